@@ -1,0 +1,1 @@
+"""What `make check` runs beside the formatter, the linter, the type checker and the import rules."""

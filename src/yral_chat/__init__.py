@@ -1,0 +1,1 @@
+"""Yral AI Chat: conversations with AI personas."""

@@ -1,0 +1,111 @@
+"""What routes ask for: Annotated aliases that hand out what resources.py built, and the shapes of common input."""
+
+import hmac
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, Path, Query, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import AfterValidator, BeforeValidator, Field
+from starlette.responses import Response
+
+from yral_chat.clients.identity import Identity
+from yral_chat.core.errors import Unauthorized
+from yral_chat.resources import Resources
+
+# These two only draw the OpenAPI document; the checks are ours, with the contract's texts.
+bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="A token of a configured issuer")
+admin_key = APIKeyHeader(name="X-Admin-Key", auto_error=False, description="The operator's key")
+
+
+def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+async def _own(request: Request) -> Resources:
+    return _resources(request)
+
+
+async def _caller(request: Request, _: Annotated[object, Security(bearer)]) -> Identity:
+    identity = await _resources(request).verifier.authenticate(request.headers.get("authorization"))
+    request.state.user_id = identity.user_id
+    return identity
+
+
+async def _optional_caller(request: Request, _: Annotated[object, Security(bearer)]) -> Identity | None:
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    try:
+        return await _caller(request, None)
+    except Unauthorized:
+        return None  # contract section 3.1: an invalid token counts as none on these routes
+
+
+async def _operator(
+    request: Request, _: Annotated[object, Security(bearer)], __: Annotated[object, Security(admin_key)]
+) -> None:
+    """Open in development and test; elsewhere the metrics token or the admin key."""
+    settings = _resources(request).settings
+    if settings.is_local:
+        return
+    given_key = request.headers.get("x-admin-key")
+    if given_key is not None:
+        if _equals(given_key, settings.admin_api_key):
+            return
+        raise Unauthorized("Invalid admin key")
+    scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or not _equals(token.strip(), settings.metrics_token):
+        raise Unauthorized("Invalid metrics token")
+
+
+def _equals(given: str, secret: Any) -> bool:
+    """In constant time; an unset secret equals nothing."""
+    if secret is None:
+        return False
+    return hmac.compare_digest(given.encode(), secret.get_secret_value().encode())
+
+
+Services = Annotated[Resources, Depends(_own)]
+Caller = Annotated[Identity, Depends(_caller)]
+OptionalCaller = Annotated[Identity | None, Depends(_optional_caller)]
+operator = Depends(_operator)
+
+
+def _clean(value: Any) -> Any:
+    """Request strings are trimmed; what no text can hold is refused (contract section 1.2)."""
+    if isinstance(value, str):
+        value = value.strip()
+        if "\x00" in value:
+            raise ValueError("The character U+0000 is not allowed")
+    return value
+
+
+def _storable(value: str) -> str:
+    """An id that no database could hold is an unknown id."""
+    if "\x00" in value:
+        raise ValueError("not an id")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_clean)]
+Id = Annotated[Text, Field(min_length=1, max_length=255)]
+PathId = Annotated[str, Path(min_length=1, max_length=255), AfterValidator(_storable)]
+
+
+def absent_when_empty(default: Any) -> BeforeValidator:
+    """An empty query parameter counts as absent."""
+    return BeforeValidator(lambda value: default if value == "" else value)
+
+
+PageLimit20 = Annotated[int, Query(ge=1, le=100), absent_when_empty(20)]
+PageLimit50 = Annotated[int, Query(ge=1, le=100), absent_when_empty(50)]
+HistoryLimit = Annotated[int, Query(ge=1, le=200), absent_when_empty(50)]
+Offset = Annotated[int, Query(ge=0, le=2**31 - 1), absent_when_empty(0)]
+OptionalId = Annotated[Id | None, Query(), absent_when_empty(None)]
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """`value` as it is: the objects of core/objects.py are already the wire's (tests hold them to the document)."""
+    return Response(orjson.dumps(value), status, headers, "application/json")

@@ -1,0 +1,157 @@
+"""Messages: send, stream, resume, regenerate, cancel (contract sections 8 and 9).
+
+A request only attaches to a turn: it waits for its end or relays its events, and may leave at any moment.
+"""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+
+from yral_chat.api.deps import Caller, PathId, Services, absent_when_empty, json_response
+from yral_chat.api.errors import errors
+from yral_chat.api.event_stream import EventStreamResponse
+from yral_chat.api.v1.schemas import SendMessage, SendResult
+from yral_chat.core.errors import AppError, Invalid
+from yral_chat.core.objects import Message
+from yral_chat.resources import Resources
+from yral_chat.services.turns import Attached, NewMessage
+
+router = APIRouter(
+    prefix="/api/v1/chat/conversations/{conversation_id}/messages",
+    tags=["messages"],
+    responses=errors(401, 403, 404, 422, 429, 500, 503),
+)
+
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
+
+MAX_KEY_CHARACTERS = 128
+REPLAYED = {"Idempotency-Replayed": "true"}
+
+_STREAM = {
+    200: {
+        "description": "Server-sent events: `start`, `token`…, then one `done` or `error`",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.post("", response_model=SendResult, responses=errors(409, 413, 504))
+async def send_message(
+    request: Request,
+    conversation_id: PathId,
+    body: SendMessage,
+    caller: Caller,
+    services: Services,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Sends a message and answers with the reply, within 28 seconds."""
+    started = time.monotonic()
+    attached = await services.turns.send(caller.user_id, conversation_id, _new_message(body, idempotency_key))
+    return await _wait(request, services, attached, started)
+
+
+@router.post("/stream", response_class=EventStreamResponse, responses={**errors(409, 413), **_STREAM})
+async def stream_message(
+    conversation_id: PathId,
+    body: SendMessage,
+    caller: Caller,
+    services: Services,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Sends a message and streams the reply."""
+    attached = await services.turns.send(caller.user_id, conversation_id, _new_message(body, idempotency_key))
+    return _stream(services, attached)
+
+
+@router.get("/{message_id}/stream", response_class=EventStreamResponse, responses={**errors(409), **_STREAM})
+async def resume_stream(
+    conversation_id: PathId,
+    message_id: PathId,
+    caller: Caller,
+    services: Services,
+    last_event_id: LastEventId = None,
+    last_event_id_query: Annotated[str | None, Query(alias="last_event_id")] = None,
+) -> Response:
+    """Attaches to a reply that is being written, or replays one that has ended."""
+    attached = await services.turns.resume(caller.user_id, conversation_id, message_id)
+    return _stream(services, attached, last_event_id or last_event_id_query, is_resume=True)
+
+
+@router.post("/{message_id}/regenerate", response_model=SendResult, responses=errors(409, 504))
+async def regenerate_message(
+    request: Request,
+    conversation_id: PathId,
+    message_id: PathId,
+    caller: Caller,
+    services: Services,
+    stream: Annotated[bool, Query(), absent_when_empty(default=False)] = False,
+) -> Response:
+    """Writes the newest reply anew; a delivered one stays until the new text is complete."""
+    started = time.monotonic()
+    attached = await services.turns.regenerate(caller.user_id, conversation_id, message_id)
+    return _stream(services, attached) if stream else await _wait(request, services, attached, started)
+
+
+@router.post("/{message_id}/cancel", response_model=Message)
+async def cancel_message(conversation_id: PathId, message_id: PathId, caller: Caller, services: Services) -> Response:
+    """Stops a reply that is being written and keeps what is there of it."""
+    return json_response(await services.turns.cancel(caller.user_id, conversation_id, message_id))
+
+
+def _new_message(body: SendMessage, header_key: str | None) -> NewMessage:
+    """The checks that belong to a message as a whole. Raises Invalid."""
+    if body.message_type != "text":
+        raise Invalid.field(
+            ["body", "message_type"],
+            "This version takes text messages only; images and audio follow",
+            "unsupported_type",
+        )
+    if body.media_urls or body.audio_url:
+        field = "media_urls" if body.media_urls else "audio_url"
+        raise Invalid.field(["body", field], "This version takes text messages only", "unsupported_type")
+    if not body.content:
+        raise Invalid.field(["body", "content"], "A text message needs content", "missing_content")
+    return NewMessage(content=body.content, client_message_id=_key(body.client_message_id, header_key))
+
+
+def _key(body_key: str | None, header_key: str | None) -> str | None:
+    header_key = (header_key or "").strip() or None
+    if header_key is not None and (len(header_key) > MAX_KEY_CHARACTERS or not header_key.isprintable()):
+        raise Invalid.field(["header", "Idempotency-Key"], f"1 to {MAX_KEY_CHARACTERS} characters", "invalid_key")
+    if body_key is not None and header_key is not None and body_key != header_key:
+        raise Invalid.field(["header", "Idempotency-Key"], "Differs from client_message_id", "key_mismatch")
+    return body_key or header_key
+
+
+async def _wait(request: Request, services: Resources, attached: Attached, started: float) -> Response:
+    headers = REPLAYED if attached.is_replay else {}
+    rest = services.settings.send_timeout_seconds - (time.monotonic() - started)
+    try:
+        result = await services.turns.wait(attached, max(0.0, rest))
+    except AppError as error:
+        error.headers = headers
+        raise
+    body = {"user_message": result.user_message, "assistant_message": result.assistant_message}
+    response = json_response(body, headers=headers)
+    response.background = BackgroundTask(_hand_over, request, services, attached)
+    return response
+
+
+async def _hand_over(request: Request, services: Resources, attached: Attached) -> None:
+    """After the last byte: a client that is still there has the answer."""
+    if not await request.is_disconnected():
+        services.turns.hand_over(attached)
+
+
+def _stream(
+    services: Resources, attached: Attached, last_event_id: str | None = None, *, is_resume: bool = False
+) -> Response:
+    return EventStreamResponse(
+        services.turns.follow(attached, last_event_id),
+        headers=REPLAYED if attached.is_replay and not is_resume else None,
+        on_complete=lambda: services.turns.hand_over(attached),
+    )

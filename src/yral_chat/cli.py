@@ -1,0 +1,170 @@
+"""yral-chat: serve, migrate, token, chat, doctor."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from yral_chat.core.config import Settings
+
+if TYPE_CHECKING:
+    from yral_chat.resources import Resources
+
+app = typer.Typer(help="Yral AI Chat: conversations with AI personas.", no_args_is_help=True, add_completion=False)
+
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on (HOST).")]
+PortOption = Annotated[int | None, typer.Option(help="Port to listen on (PORT); 0 takes a free one.")]
+
+
+def load_settings(**changes: object) -> Settings:
+    """The settings, or a clear message and exit status 2."""
+    try:
+        return Settings(**{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"]).upper()
+            text = problem["msg"].removeprefix("Value error, ")
+            typer.echo(f"{name}: {text}" if name else text, err=True)
+        raise typer.Exit(2) from None
+
+
+def stop(message: str) -> NoReturn:
+    """Says why, on standard error, and ends with status 1."""
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+@app.command()
+def serve(host: HostOption = None, port: PortOption = None) -> None:
+    """Serve the API and the chat page. Ctrl-C lets running replies end, then stops."""
+    from yral_chat.core.logging import configure_logging
+    from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
+    from yral_chat.serving import bind, serve
+
+    settings = load_settings(host=host, port=port)
+    configure_logging(settings.log_level, settings.resolved_log_format)
+    try:
+        listener, settings = bind(settings)
+    except OSError as error:
+        stop(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}). Choose another with PORT=….")
+    try:
+        run(serve(settings, listener, lambda resources: announce(settings, resources)))
+    except (DatabaseInUse, DatabaseUnusable, ValueError) as error:
+        stop(str(error))
+    except OSError as error:
+        stop(f"{error.filename or settings.data_dir}: {error.strerror or error}")
+
+
+def run(main: "asyncio._CoroutineLike[None]") -> None:
+    """Runs `main` on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def announce(settings: Settings, resources: "Resources") -> None:
+    """What somebody who has just started it wants to know."""
+    models = [f"{provider} ({', '.join(circuits)})" for provider, circuits in resources.model.circuits().items()]
+    is_offline = list(resources.model.circuits()) == ["offline"]
+    model = (
+        "offline demo persona. For real replies set GEMINI_API_KEY, or OPENAI_BASE_URL and OPENAI_MODELS"
+        if is_offline
+        else ", then ".join(models)
+    )
+    database = settings.resolved_database_url
+    where = (
+        settings.data_dir.resolve() if database.startswith("sqlite") else f"PostgreSQL, files in {settings.data_dir}"
+    )
+    lines = [
+        "",
+        "  Yral AI Chat is running",
+        f"  open    {settings.base_url}",
+        f"  model   {model}",
+        f"  data    {where}",
+        "  stop    Ctrl-C",
+        "",
+    ]
+    typer.echo("\n".join(lines))
+    sys.stdout.flush()
+
+
+@app.command()
+def migrate() -> None:
+    """Create or upgrade the tables. Refused while a server uses the database: it migrates by itself at its start."""
+    from yral_chat.core.logging import configure_logging
+    from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, create_database
+    from yral_chat.db.migrations import HEAD
+    from yral_chat.db.migrations import migrate as upgrade
+
+    settings = load_settings()
+    configure_logging("WARNING", "text")
+    try:
+        create_database(settings.resolved_database_url).lock()
+        has_changed = upgrade(settings.resolved_database_url)
+    except (DatabaseInUse, DatabaseUnusable) as error:
+        stop(str(error))
+    typer.echo(f"Tables brought to revision {HEAD}." if has_changed else f"Tables are at revision {HEAD} already.")
+
+
+@app.command()
+def token(
+    user_id: Annotated[str, typer.Argument(help="Whose token: any name.")] = "me",
+    ttl_seconds: Annotated[int, typer.Option(min=1, max=86400, help="How long it is good.")] = 3600,
+    anonymous: Annotated[bool, typer.Option(help="Mark the user as anonymous.")] = False,
+) -> None:
+    """Print a token of the development issuer (development and test only)."""
+    from yral_chat.clients.identity import issue_dev_token, load_dev_secret
+
+    settings = load_settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        secret = load_dev_secret(settings)
+    except ValueError as error:
+        stop(str(error))
+    if secret is None:
+        stop(f"In {settings.environment} tokens come from AUTH_ISSUERS; this command is for development and test.")
+    typer.echo(issue_dev_token(secret, settings.auth_dev_issuer, user_id, ttl_seconds, anonymous)[0])
+
+
+@app.command()
+def chat(
+    persona: Annotated[str | None, typer.Argument(help="Name or id of a persona; asked for when absent.")] = None,
+    url: Annotated[str | None, typer.Option(help="A running server; by default the configured address.")] = None,
+    user_id: Annotated[str, typer.Option("--user", help="Who talks.")] = "me",
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Say this, print the reply, end.")] = None,
+    given_token: Annotated[
+        str | None, typer.Option("--token", envvar="YRAL_CHAT_TOKEN", help="A token to use.")
+    ] = None,
+) -> None:
+    """Talk to a persona in the terminal: with a running server, or without one by itself."""
+    from yral_chat.terminal import ChatFailed, talk
+
+    settings = load_settings()
+    try:
+        run(talk(settings, persona=persona, url=url, user_id=user_id, message=message, token=given_token))
+    except ChatFailed as error:
+        stop(str(error))
+    except KeyboardInterrupt:
+        typer.echo()
+
+
+@app.command()
+def doctor() -> None:
+    """Check settings, database, SQLite, model, storage and disk; say what to do about each finding."""
+    from yral_chat.doctor import examine
+
+    findings = examine(load_settings())
+    for finding in findings:
+        typer.echo(finding.render())
+    if any(finding.level == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,205 @@
+"""What the product asks of a language model, and what it may answer.
+
+A model call is one stream: `Delta`s, then exactly one `Completion`; or a `ModelFailure` is raised.
+There is no third way out: a stream that just ends, an empty answer or an unreadable one is a failure
+with its own outcome, never an empty string.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import msgspec
+
+from yral_chat.core import clock
+
+Outcome = Literal[
+    "completed",  # finished by itself, with text
+    "truncated",  # stopped at the output limit; with text it is an answer, without text it is a failure
+    "blocked",  # refused by the vendor's safety layer, prompt or answer
+    "empty",  # finished without any text
+    "timeout",  # no byte or no end in time
+    "overloaded",  # 5xx, or 429 that speaks of load
+    "quota",  # 429: the key's quota is used up
+    "model_gone",  # 404, or 410: the vendor retired or never had the model
+    "rejected",  # 400, 401, 403: our request or key is wrong; repeating it cannot help
+    "unreachable",  # no connection, cut or unreadable stream
+    "cancelled",  # we closed the call
+]
+
+# A failure with one of these may succeed when the same model is asked again.
+TRANSIENT_OUTCOMES: frozenset[Outcome] = frozenset({"empty", "timeout", "overloaded", "quota", "unreachable"})
+
+
+# A failure with one of these would have met every other request too: it counts against the circuit.
+OUTAGE_OUTCOMES: frozenset[Outcome] = frozenset({"timeout", "overloaded", "unreachable", "model_gone"})
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens as the vendor bills them; 0 where the vendor does not say.
+
+    `prompt` includes `cached`; `output` excludes `thinking`.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+    thinking: int = 0
+
+
+class ModelMessage(msgspec.Struct, frozen=True):
+    role: Literal["user", "assistant"]
+    text: str
+
+
+class Persona(msgspec.Struct, frozen=True):
+    """The public side of a persona: what a model without a vendor needs to answer in its manner."""
+
+    id: str
+    display_name: str
+    category: str = ""
+    greeting: str = ""
+    suggested_messages: tuple[str, ...] = ()
+    traits: dict[str, str] = {}
+    is_nsfw: bool = False
+
+
+class ModelRequest(msgspec.Struct, frozen=True):
+    """`system` is the byte-stable prefix; `messages` alternate freely and end with a user message.
+
+    `deadline` is a `time.monotonic()` value in seconds: no attempt, wait or read goes past it.
+    """
+
+    system: str
+    messages: tuple[ModelMessage, ...]
+    persona: Persona
+    deadline: float
+    temperature: float = 0.7
+    max_output_tokens: int = 2048
+    correlation_id: str = ""
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """A non-empty piece of the answer, in order; whole code points."""
+
+    text: str
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """The end of an answer that has text. `outcome` is `completed` or `truncated`."""
+
+    outcome: Outcome
+    finish_reason: str
+    usage: Usage
+    provider: str
+    model: str
+
+
+class ModelFailure(Exception):
+    """The call gave no usable answer. `reason` is for logs and the operator, never for the person who chats.
+
+    `is_outage` says whether the failure speaks of the vendor or of the key rather than of this one request; it
+    follows from the outcome unless the client knows better (a refused key is `rejected` and an outage).
+    """
+
+    def __init__(
+        self, outcome: Outcome, reason: str, *, retry_after: float | None = None, is_outage: bool | None = None
+    ) -> None:
+        super().__init__(f"{outcome}: {reason}")
+        self.outcome: Outcome = outcome
+        self.reason = reason
+        self.retry_after = retry_after  # seconds the vendor asked us to wait
+        self.is_outage = outcome in OUTAGE_OUTCOMES if is_outage is None else is_outage
+
+
+class NoUsableModel(ModelFailure):
+    """Nobody was asked: nothing is configured, or every circuit is open. `retry_after` is the earliest next probe."""
+
+    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__("unreachable", reason, retry_after=retry_after)
+
+
+class ModelCall(msgspec.Struct):
+    """One call to one vendor, for the usage record: opened before the request leaves, always closed.
+
+    Times in seconds. `outcome` is None while the call runs. `model` is the one that was asked until the vendor
+    names the one that answers: that is the one it bills.
+    """
+
+    provider: str
+    model: str
+    started_at: int  # microseconds since the epoch
+    outcome: Outcome | None = None
+    usage: Usage = Usage()
+    first_token_seconds: float | None = None
+    duration_seconds: float | None = None
+
+
+class CallRecord:
+    """Opens a `ModelCall` and closes it on the way out, whatever that way is.
+
+    >>> with CallRecord(calls, "gemini", "gemini-2.5-flash") as record:
+    ...     record.token()
+    ...     record.close("completed")
+    """
+
+    __slots__ = ("_started", "call")
+
+    def __init__(self, calls: list[ModelCall], provider: str, model: str) -> None:
+        self.call = ModelCall(provider=provider, model=model, started_at=clock.now())
+        self._started = time.monotonic()
+        calls.append(self.call)
+
+    def token(self) -> None:
+        """The first text is here; later ones change nothing."""
+        if self.call.first_token_seconds is None:
+            self.call.first_token_seconds = time.monotonic() - self._started
+
+    def close(self, outcome: Outcome) -> None:
+        """The first outcome stands: a consumer that leaves after the end does not make the call a cancelled one."""
+        if self.call.outcome is None:
+            self.call.outcome = outcome
+            self.call.duration_seconds = time.monotonic() - self._started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, ModelFailure):
+            self.close(error.outcome)
+        elif error is None or isinstance(error, (GeneratorExit, asyncio.CancelledError)):
+            self.close("cancelled")
+        else:
+            # A mistake of ours rises to the handler of last resort; the record must not stay open for ever.
+            self.close("unreachable")
+
+
+@asynccontextmanager
+async def closing_stream(
+    stream: AsyncIterator[Delta | Completion],
+) -> AsyncIterator[AsyncIterator[Delta | Completion]]:
+    """Ends the vendor call at once when the block is left early, instead of whenever the garbage is collected."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
+
+
+class LanguageModel(Protocol):
+    """A model, or a chain of them."""
+
+    def stream(self, request: ModelRequest, calls: list[ModelCall]) -> AsyncIterator[Delta | Completion]:
+        """Yields deltas, then one `Completion`; raises `ModelFailure`.
+
+        Every vendor call is appended to `calls` when it opens and closed whatever happens, also when the
+        consumer closes the iterator in mid-stream (outcome `cancelled`).
+        """
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,181 @@
+"""Settings: environment variables (or `.env`), checked once at start. The list for people is docs/configuration.md."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Environment = Literal["development", "test", "staging", "production"]
+Algorithm = Literal["RS256", "ES256", "EdDSA"]
+
+# A comma list in the environment, a tuple in the code.
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+class Issuer(BaseModel):
+    """One issuer of tokens, with exactly one source of keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str = Field(min_length=1)
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+    public_keys: tuple[str, ...] = ()  # PEM
+    algorithms: tuple[Algorithm, ...] = ("RS256", "ES256", "EdDSA")
+    audience: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source_of_keys(self) -> Self:
+        if sum((self.jwks_url is not None, self.jwks_file is not None, bool(self.public_keys))) != 1:
+            raise ValueError(f"issuer {self.issuer}: give exactly one of jwks_url, jwks_file, public_keys")
+        return self
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Contract section 18; durations in seconds, sizes in the unit of their name."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    # the process
+    environment: Environment = "development"
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    public_base_url: str | None = None
+    data_dir: Path = Path("data")
+    docs_enabled: bool = True
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "text"] | None = None
+    shutdown_grace_seconds: float = Field(25, ge=0, le=600)
+
+    # the database
+    database_url: SecretStr | None = None
+    database_pool_size: int = Field(10, ge=1, le=20)
+    redis_url: SecretStr | None = None
+    broker_url: SecretStr | None = None
+
+    # language models
+    gemini_api_key: SecretStr | None = None
+    gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta"
+    gemini_models: CommaList = ("gemini-2.5-flash", "gemini-3.5-flash-lite")
+    gemini_thinking_budget: int | None = Field(None, ge=-1, le=32768)
+    gemini_safety_threshold: Literal[
+        "OFF", "BLOCK_NONE", "BLOCK_ONLY_HIGH", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_LOW_AND_ABOVE"
+    ] | None = None
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    openai_models: CommaList = ()
+    nsfw_provider: Literal["gemini", "openai"] | None = None
+    allow_offline_model: bool | None = None
+    offline_words_per_second: float = Field(14, ge=0, le=10_000)
+    model_max_output_tokens: int = Field(2048, ge=1, le=65536)
+    model_temperature: float = Field(0.7, ge=0, le=2)
+    model_timeout_seconds: float = Field(60, gt=0, le=600)
+    history_messages: int = Field(30, ge=0, le=500)
+    breaker_failures: int = Field(5, ge=1, le=1000)
+    breaker_open_seconds: float = Field(30, gt=0, le=600)
+
+    # turns and streams
+    send_timeout_seconds: float = Field(28, gt=0, le=600)
+    stream_idle_limit_seconds: float = Field(28, gt=0, le=600)
+    turn_max_seconds: float = Field(120, gt=0, le=3600)
+    turn_stale_seconds: float = Field(60, gt=0, le=3600)
+    max_turns_per_conversation: int = Field(5, ge=1, le=1000)
+    max_turns_per_user: int = Field(10, ge=1, le=10_000)
+    duplicate_window_seconds: float = Field(120, ge=0, le=86400)
+    duplicate_grace_seconds: float = Field(10, ge=0, le=86400)
+    stream_coalesce_ms: float = Field(30, ge=0, le=1000)
+    stream_heartbeat_seconds: float = Field(10, gt=0, le=600)
+
+    # sockets
+    ws_max_connections_per_user: int = Field(10, ge=1, le=1000)
+    ws_ping_seconds: float = Field(20, gt=0, le=600)
+    ws_replay_events: int = Field(500, ge=1, le=100_000)
+    ws_replay_hours: float = Field(24, gt=0, le=24 * 365)
+
+    # cache
+    cache_max_items: int = Field(1000, ge=1)
+    cache_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    cache_ttl_seconds: float = Field(300, gt=0)
+
+    # who may come in
+    auth_issuers: tuple[Issuer, ...] = ()
+    auth_dev_issuer: str = "yral-ai-chat-dev"
+    auth_dev_secret: SecretStr | None = None
+    jwt_leeway_seconds: float = Field(30, ge=0, le=60)
+    admin_api_key: SecretStr | None = None
+    metrics_token: SecretStr | None = None
+    cors_origins: CommaList | None = None
+    trusted_proxies: CommaList = ()
+    profile_url: str | None = None
+
+    @field_validator(
+        "gemini_models", "openai_models", "cors_origins", "trusted_proxies", mode="before"
+    )
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in (item.strip() for item in value.split(",")) if part)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name, value in (("REDIS_URL", self.redis_url), ("BROKER_URL", self.broker_url)):
+            if value is not None:
+                raise ValueError(f"{name} is not supported yet: this version runs in one process. Unset it.")
+        if self.auth_dev_secret and not self.is_local:
+            raise ValueError("AUTH_DEV_SECRET is for development and test only: anyone who has it can be anyone. Unset it.")
+        if self.auth_dev_secret and len(self.auth_dev_secret.get_secret_value().encode()) < 32:
+            raise ValueError("AUTH_DEV_SECRET needs at least 32 bytes")
+        if not self.auth_issuers and not self.is_local:
+            raise ValueError("AUTH_ISSUERS is empty: nobody could sign in. Set the issuers of your users' tokens.")
+        if not self.has_model_provider and not self.is_offline_model_allowed:
+            raise ValueError(
+                "no language model is configured: set GEMINI_API_KEY, or OPENAI_BASE_URL with OPENAI_MODELS, "
+                "or ALLOW_OFFLINE_MODEL=true to run with the offline demo persona"
+            )
+        if self.openai_base_url and not self.openai_models:
+            raise ValueError("OPENAI_BASE_URL is set: name the models to ask in OPENAI_MODELS (comma list)")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Development and test: the service issues tokens itself and keeps its doors open."""
+        return self.environment in ("development", "test")
+
+    @property
+    def has_model_provider(self) -> bool:
+        return self.gemini_api_key is not None or self.openai_base_url is not None or self.openai_api_key is not None
+
+    @property
+    def is_offline_model_allowed(self) -> bool:
+        return self.is_local if self.allow_offline_model is None else self.allow_offline_model
+
+    @property
+    def resolved_database_url(self) -> str:
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir.resolve() / 'yral_chat.db'}"
+
+    @property
+    def resolved_cors_origins(self) -> tuple[str, ...]:
+        if self.cors_origins is not None:
+            return self.cors_origins
+        return ("*",) if self.is_local else ()
+
+    @property
+    def resolved_log_format(self) -> Literal["json", "text"]:
+        return self.log_format or ("text" if self.is_local else "json")
+
+    @property
+    def base_url(self) -> str:
+        """The base of absolute URLs, without a trailing slash. `serve` sets PUBLIC_BASE_URL to the bound address."""
+        return (self.public_base_url or f"http://{self.host}:{self.port}").rstrip("/")

@@ -1,0 +1,142 @@
+"""What the operator's graphs are drawn from: contract section 6, `/metrics`."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from yral_chat.core.cache import CacheCounters
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+# A made-up method would make a new series each time.
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_TURN_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120)
+_FIRST_TOKEN_BUCKETS: Final = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
+
+# `_created` doubles every series and is read by nothing that reads text 0.0.4. The switch is the process's.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """All series of one application, in a registry of its own, so that several can live in one process.
+
+    Label children are looked up in dictionaries here: `labels()` takes a lock and two microseconds each time.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._requests = self._counter("http_requests_total", "Answered requests", "method", "endpoint", "status_code")
+        self._request_duration = Histogram(
+            "http_request_duration_seconds",
+            "From the first byte of the request to the last of the answer; streams last as long as they last",
+            ("method", "endpoint"),
+            buckets=_REQUEST_BUCKETS,
+            registry=self.registry,
+        )
+        self.requests_in_progress = self._gauge("http_requests_in_progress", "Requests being answered")
+        self._turns = self._counter("turns_total", "Ended turns", "provider", "model", "outcome")
+        self.turns_in_progress = self._gauge("turns_in_progress", "Turns running in this process")
+        self.turn_duration = Histogram(
+            "turn_duration_seconds",
+            "From the start of a turn to its end",
+            buckets=_TURN_BUCKETS,
+            registry=self.registry,
+        )
+        self.turn_first_token = Histogram(
+            "turn_first_token_seconds",
+            "From the start of a turn to the first text of the model",
+            buckets=_FIRST_TOKEN_BUCKETS,
+            registry=self.registry,
+        )
+        self._tokens = self._counter("ai_tokens_total", "Tokens as billed", "provider", "model", "kind")
+        self._circuits = self._gauge("circuit_breaker_state", "0 closed, 1 half-open, 2 open", "service")
+        self.ws_connections = self._gauge("ws_connections", "Open WebSockets")
+        self._refusals = self._counter("rate_limit_exceeded_total", "Refused for a limit", "limit_type")
+        self.db_pool_in_use = self._gauge("db_pool_in_use", "Database connections in use")
+        self._caches = _CacheCollector()
+        self.registry.register(self._caches)
+        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._token_children: dict[tuple[str, str, str], Counter] = {}
+
+    def request_finished(self, method: str, endpoint: str, status: int, seconds: float) -> None:
+        """`endpoint` is the route template, never a path: the series must be few."""
+        key = (method, endpoint, status)
+        children = self._request_children.get(key)
+        if children is None:
+            method = method if method in METHODS else "OTHER"
+            children = (
+                self._requests.labels(method, endpoint, str(status)),
+                self._request_duration.labels(method, endpoint),
+            )
+            if len(self._request_children) < 10_000:  # made-up methods must not fill the dictionary either
+                self._request_children[key] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def turn_finished(self, provider: str, model: str, outcome: str, seconds: float) -> None:
+        self._turns.labels(provider, model, outcome).inc()
+        self.turn_duration.observe(seconds)
+
+    def tokens_used(self, provider: str, model: str, kind: str, count: int) -> None:
+        """`kind` is `prompt`, `cached`, `output` or `thinking`."""
+        key = (provider, model, kind)
+        child = self._token_children.get(key)
+        if child is None:
+            child = self._token_children[key] = self._tokens.labels(*key)
+        child.inc(count)
+
+    def limit_refused(self, limit_type: str) -> None:
+        self._refusals.labels(limit_type).inc()
+
+    def watch_circuit(self, service: str, state: Callable[[], float]) -> None:
+        """`state` is asked at each scrape: 0 closed, 1 half-open, 2 open."""
+        self._circuits.labels(service).set_function(state)
+
+    def watch_cache(self, name: str, counters: Callable[[], CacheCounters]) -> None:
+        """`counters` is asked at each scrape, so that a cache hit pays for no metric."""
+        self._caches.sources[name] = counters
+
+    def render(self) -> bytes:
+        """Prometheus text format 0.0.4 (`CONTENT_TYPE`)."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)
+
+
+class _CacheCollector(Collector):
+    def __init__(self) -> None:
+        self.sources: dict[str, Callable[[], CacheCounters]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        counters = {name: source() for name, source in self.sources.items()}
+        for field in ("hits", "misses", "evictions"):
+            family = CounterMetricFamily(f"cache_{field}", f"Cache {field}", labels=("cache",))
+            for name, values in counters.items():
+                family.add_metric((name,), getattr(values, field))
+            yield family
+        for field in ("items", "bytes"):
+            held = GaugeMetricFamily(f"cache_{field}", f"Cached {field}", labels=("cache",))
+            for name, values in counters.items():
+                held.add_metric((name,), getattr(values, field))
+            yield held

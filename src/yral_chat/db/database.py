@@ -1,0 +1,194 @@
+"""Units of work: plain synchronous functions, each in one transaction on a database thread.
+
+`await database.write(fn, …)` resolves after commit. Because `fn` cannot await, no transaction is ever held
+across a model call, a socket or a lock (docs/decisions/0001).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from loguru import logger
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+
+from yral_chat.db.repositories.conversations import ConversationRepository
+from yral_chat.db.repositories.counters import CounterRepository
+from yral_chat.db.repositories.events import EventRepository
+from yral_chat.db.repositories.influencers import InfluencerRepository
+from yral_chat.db.repositories.jobs import JobRepository
+from yral_chat.db.repositories.messages import MessageRepository
+from yral_chat.db.repositories.turns import TurnRepository
+from yral_chat.db.repositories.usage import UsageRepository
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AfterCommit = Callable[[], None]
+
+
+class UnitOfWork:
+    """The repositories of one connection. A unit of work must not keep it after returning."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._after_commit: list[AfterCommit] = []
+
+    @cached_property
+    def conversations(self) -> ConversationRepository:
+        return ConversationRepository(self._connection)
+
+    @cached_property
+    def messages(self) -> MessageRepository:
+        return MessageRepository(self._connection)
+
+    @cached_property
+    def turns(self) -> TurnRepository:
+        return TurnRepository(self._connection)
+
+    @cached_property
+    def influencers(self) -> InfluencerRepository:
+        return InfluencerRepository(self._connection)
+
+    @cached_property
+    def events(self) -> EventRepository:
+        return EventRepository(self._connection)
+
+    @cached_property
+    def jobs(self) -> JobRepository:
+        return JobRepository(self._connection)
+
+    @cached_property
+    def usage(self) -> UsageRepository:
+        return UsageRepository(self._connection)
+
+    @cached_property
+    def counters(self) -> CounterRepository:
+        return CounterRepository(self._connection)
+
+    def after_commit(self, callback: AfterCommit) -> None:
+        """Runs `callback` on the event loop once this unit is committed, in the order of the commits.
+
+        It runs also when the caller has gone away meanwhile; never when the unit is rolled back.
+        """
+        self._after_commit.append(callback)
+
+    def take_callbacks(self) -> list[AfterCommit]:
+        """For the database threads: what the unit that just ended wants called, leaving none."""
+        callbacks, self._after_commit = self._after_commit, []
+        return callbacks
+
+
+class Database(Protocol):
+    """What services see. Errors: AppError of the unit itself, StorageFull, ServiceUnavailable."""
+
+    dialect: str
+
+    async def read(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `fn` on one consistent snapshot; it cannot write."""
+        ...
+
+    async def write(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `fn` in one transaction and returns after it is durable. `fn` may run more than once."""
+        ...
+
+    def lock(self) -> None:
+        """Makes this process the only one that serves this database. Raises DatabaseInUse."""
+        ...
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def pool(self) -> tuple[int, int]:
+        """(size, in use) of the connections."""
+        ...
+
+
+class DatabaseInUse(Exception):  # noqa: N818 - states the fact
+    """Another process serves this database."""
+
+
+class DatabaseUnusable(Exception):  # noqa: N818 - states the fact
+    """The database cannot be opened or is not ours; the message says what to do. Nothing was changed."""
+
+
+class Work:
+    """One unit on its way through a database thread. The future belongs to the event loop."""
+
+    __slots__ = ("args", "callbacks", "fn", "future", "is_committing", "kwargs", "outcome")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        future: "asyncio.Future[Any]",
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.future = future
+        self.callbacks: list[AfterCommit] = []
+        self.outcome: tuple[Any, BaseException | None] = (None, None)
+        self.is_committing = False  # from here on a lost connection leaves open whether the unit took effect
+
+    def run(self, uow: UnitOfWork) -> None:
+        """Calls the unit. Raises what it raises."""
+        try:
+            self.outcome = (self.fn(uow, *self.args, **self.kwargs), None)
+        finally:
+            self.callbacks = uow.take_callbacks()
+
+    def fail(self, error: BaseException) -> None:
+        self.outcome = (None, error)
+        self.callbacks = []
+
+
+class Deliveries:
+    """Brings results from the database threads to the event loop: one wake-up for many results."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._done: deque[Work] = deque()
+        self._is_scheduled = False
+
+    def post(self, *works: Work) -> None:
+        self._done.extend(works)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        # Cleared before draining: whatever is posted from here on schedules a round of its own.
+        self._is_scheduled = False
+        while self._done:
+            work = self._done.popleft()
+            for callback in work.callbacks:
+                try:
+                    callback()
+                except Exception:  # noqa: BLE001 - the unit is committed; one listener must not undo the others
+                    logger.exception("after_commit.failed")
+            if work.future.done():
+                continue
+            result, error = work.outcome
+            if error is None:
+                work.future.set_result(result)
+            else:
+                work.future.set_exception(error)
+
+
+def create_database(url: str, *, pool_size: int = 10) -> Database:
+    """The database behind `url` (`sqlite:///path` or `postgresql://…`), not yet opened. Raises DatabaseUnusable."""
+    backend = make_url(url).get_backend_name()
+    if backend == "sqlite":
+        from yral_chat.db.sqlite import SQLiteDatabase
+
+        return SQLiteDatabase(url)
+    if backend == "postgresql":
+        from yral_chat.db.postgres import PostgresDatabase
+
+        return PostgresDatabase(url, pool_size=pool_size)
+    raise DatabaseUnusable(f"DATABASE_URL names an unknown database: {backend}. Use sqlite:///… or postgresql://…")

@@ -1,0 +1,85 @@
+"""Brings a database to the present tables, or says why it cannot. Alembic is imported only when there is work."""
+
+from pathlib import Path
+
+from loguru import logger
+from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.postgres import create_postgres_engine
+from yral_chat.db.sqlite import check_file, create_sqlite_engine, database_path
+
+# The newest revision in versions/. Known here, so that an up-to-date start need not read them; a test compares.
+HEAD = "0001"
+
+
+def open_engine(url: str) -> Engine:
+    """A plain engine for schema work. Raises DatabaseUnusable."""
+    if make_url(url).get_backend_name() == "sqlite":
+        path = database_path(url)
+        check_file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return create_sqlite_engine(path)
+    return create_postgres_engine(url)
+
+
+def find_revision(connection: Connection) -> str | None:
+    """The revision of the tables; None when there are none. Raises DatabaseUnusable for what is not ours."""
+    names = set(inspect(connection).get_table_names())
+    if "alembic_version" not in names:
+        if names:
+            raise DatabaseUnusable(
+                "The database holds tables of something else; nothing was changed. Set DATABASE_URL to another one."
+            )
+        return None
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def check_revision(revision: str | None) -> None:
+    """Raises DatabaseUnusable when the database is ahead of this program."""
+    known = {path.stem.split("_")[0] for path in (Path(__file__).parent / "versions").glob("[0-9]*.py")}
+    if revision is not None and revision not in known:
+        raise DatabaseUnusable(
+            f"The database belongs to a newer version (schema {revision}, this program knows {HEAD}); "
+            "nothing was changed. Start the newer version, or restore a backup that fits."
+        )
+
+
+def migrate(url: str) -> bool:
+    """Creates or upgrades the tables in one transaction. True when there was something to do.
+
+    A failure leaves the old state. Raises DatabaseUnusable when the database is not ours, newer or unreadable.
+    """
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            revision = find_revision(connection)
+            check_revision(revision)
+            if revision == HEAD:
+                return False
+            _upgrade(connection)
+            logger.info("database.migrated", before=revision or "empty", after=HEAD)
+            return True
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"The database cannot be used: {error.orig}") from error
+    finally:
+        engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.attributes["connection"] = connection
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "SELECT 1")
+    try:
+        command.upgrade(config, HEAD)
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")

@@ -1,0 +1,190 @@
+"""PostgreSQL: a bounded pool of connections, one thread each, psycopg 3.
+
+Isolation is READ COMMITTED; a unit that changes a conversation takes that row's lock first, which gives the same
+order as SQLite's single writer. Deadlocks and serialisation failures run the unit again.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Concatenate
+
+from loguru import logger
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from yral_chat.core.errors import ServiceUnavailable, StorageFull
+from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Work
+
+ATTEMPTS = 5
+# https://www.postgresql.org/docs/15/errcodes-appendix.html
+RETRYABLE = frozenset({"40001", "40P01"})
+DISK_FULL = "53100"
+# The key of the advisory lock that says "this database is served": "yralchat" in hexadecimal.
+SERVE_LOCK = 0x7972616C63686174
+
+
+def driver_url(url: str) -> URL:
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def create_postgres_engine(url: str, pool_size: int = 1) -> Engine:
+    """An engine with at most `pool_size` connections. Raises DatabaseUnusable without the extra."""
+    try:
+        return create_engine(
+            driver_url(url),
+            poolclass=QueuePool,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_pre_ping=False,
+            connect_args={"connect_timeout": 5, "application_name": "yral-chat"},
+        )
+    except ModuleNotFoundError as error:
+        raise DatabaseUnusable("PostgreSQL needs the extra: pip install 'yral-chat[postgres]'") from error
+
+
+def translate(error: Exception) -> Exception:
+    """A database failure as the refusal that people read; everything else as it is."""
+    if not isinstance(error, DBAPIError):
+        return error
+    if getattr(error.orig, "sqlstate", None) == DISK_FULL:
+        return StorageFull()
+    if is_disconnect(error):
+        return ServiceUnavailable("The database cannot be reached right now", details={"service": "database"})
+    return error
+
+
+def is_disconnect(error: Exception) -> bool:
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None) or ""
+    # No state at all: the server never answered. 08 connection, 57P0x shutdown, 53300 too many connections.
+    return (
+        error.connection_invalidated
+        or state in ("53300",)
+        or state[:2] == "08"
+        or state[:4] == "57P0"
+        or (state == "" and type(error.orig).__name__ in ("OperationalError", "ConnectionTimeout"))
+    )
+
+
+class PostgresDatabase:
+    """See `Database`."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: str, *, pool_size: int) -> None:
+        self._url = url
+        self._size = pool_size
+        self._queue: SimpleQueue[tuple[Work, bool] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._engine = create_postgres_engine(url, pool_size)
+        self._lock_connection: Connection | None = None
+        self._busy = 0
+        self._is_open = False
+
+    def lock(self) -> None:
+        """See `Database.lock`: a session's advisory lock, freed by the server when the connection ends."""
+        engine = create_postgres_engine(self._url)
+        try:
+            connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        except DBAPIError as error:
+            raise DatabaseUnusable(
+                f"PostgreSQL at {make_url(self._url).host}:{make_url(self._url).port or 5432} cannot be reached "
+                "or refuses the login. Check DATABASE_URL and that the server runs."
+            ) from error
+        if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVE_LOCK}).scalar():
+            connection.close()
+            raise DatabaseInUse("This PostgreSQL database is served by another process. Stop it first.")
+        self._lock_connection = connection
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deliveries = Deliveries(self._loop)
+        for number in range(self._size):
+            thread = threading.Thread(target=self._work_forever, name=f"db-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._is_open = True
+
+    async def close(self) -> None:
+        self._is_open = False
+        for _ in self._threads:
+            self._queue.put(None)
+        await asyncio.to_thread(lambda: [thread.join() for thread in self._threads])
+        self._threads.clear()
+        self._engine.dispose()
+        if self._lock_connection is not None:
+            self._lock_connection.close()
+            self._lock_connection.engine.dispose()
+
+    def pool(self) -> tuple[int, int]:
+        return self._size, self._busy
+
+    async def read(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._submit(fn, args, kwargs, is_read=True)
+
+    async def write(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._submit(fn, args, kwargs, is_read=False)
+
+    def _submit(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], *, is_read: bool
+    ) -> "asyncio.Future[T]":
+        if not self._is_open:
+            raise ServiceUnavailable("The database is closed", details={"service": "database"})
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put((Work(fn, args, kwargs, future), is_read))
+        return future
+
+    def _work_forever(self) -> None:
+        connection: Connection | None = None
+        uow: UnitOfWork | None = None
+        while (item := self._queue.get()) is not None:
+            work, is_read = item
+            self._busy += 1
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    if connection is None or uow is None:
+                        connection = self._engine.connect()
+                        uow = UnitOfWork(connection)
+                    self._run(connection, uow, work, is_read=is_read)
+                    break
+                except Exception as error:  # noqa: BLE001 - the thread must live; the caller gets the error
+                    is_lost = is_disconnect(error)
+                    if is_lost and connection is not None:
+                        connection.invalidate()
+                        connection.close()
+                        connection = uow = None
+                    if attempt < ATTEMPTS and self._may_repeat(error, work, is_lost=is_lost, attempt=attempt):
+                        continue
+                    work.fail(translate(error))
+                    break
+            self._busy -= 1
+            self._deliveries.post(work)
+        if connection is not None:
+            connection.close()
+
+    @staticmethod
+    def _may_repeat(error: Exception, work: Work, *, is_lost: bool, attempt: int) -> bool:
+        """Whether running the unit again cannot do its work twice: not when its COMMIT may have arrived."""
+        if is_lost:
+            return attempt == 1 and not work.is_committing
+        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        if state in RETRYABLE:
+            logger.debug("postgres.unit_repeated", sqlstate=state, attempt=attempt)
+            return True
+        return False
+
+    @staticmethod
+    def _run(connection: Connection, uow: UnitOfWork, work: Work, *, is_read: bool) -> None:
+        work.is_committing = False
+        with connection.begin() as transaction:
+            if is_read:
+                # One snapshot for all statements of a read, as on SQLite.
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            work.run(uow)
+            work.is_committing = not is_read
+            transaction.commit()

@@ -1,0 +1,299 @@
+"""Conversations, each side's view of them, and the inbox."""
+
+from typing import Any, Literal
+
+import msgspec
+import orjson
+from sqlalchemy import Connection, Row, Select, bindparam, case, delete, insert, select, update
+
+from yral_chat.core.clock import to_text
+from yral_chat.core.objects import ConversationSummary, LastMessage, Message
+from yral_chat.db.repositories.upserts import for_both
+from yral_chat.db.tables import conversations, influencers, participants, principals
+
+LAST_CONTENT = 1000  # characters of a message that the inbox carries
+
+InboxType = Literal["ai_chat", "human_chat"]
+
+
+class StoredConversation(msgspec.Struct, frozen=True):
+    """What decisions need of a conversation. Times in microseconds."""
+
+    id: str
+    type: str
+    user_id: str
+    influencer_id: str | None
+    owner_id: str | None  # of the influencer
+    influencer_status: str | None
+    last_seq: int
+    last_message_time: int
+    message_count: int
+    banner_count: int
+    last_id: str | None
+    last_seq_shown: int | None
+    updated_at: int
+
+
+_STORED = select(
+    conversations.c.id,
+    conversations.c.type,
+    conversations.c.user_id,
+    conversations.c.influencer_id,
+    influencers.c.owner_id,
+    influencers.c.status,
+    conversations.c.last_seq,
+    conversations.c.last_message_time,
+    conversations.c.message_count,
+    conversations.c.banner_count,
+    conversations.c.last_id,
+    conversations.c.last_seq_shown,
+    conversations.c.updated_at,
+).select_from(conversations.outerjoin(influencers, influencers.c.id == conversations.c.influencer_id))
+_BY_ID = _STORED.where(conversations.c.id == bindparam("id"))
+# Locks the conversation's row alone: the influencer's is everybody's.
+_BY_ID_LOCKED = _BY_ID.with_for_update(of=conversations)
+_BY_PAIR = select(conversations.c.id).where(
+    conversations.c.user_id == bindparam("user"), conversations.c.influencer_id == bindparam("influencer")
+)
+
+_SUMMARY = select(
+    conversations.c.id,
+    conversations.c.type,
+    conversations.c.user_id,
+    conversations.c.influencer_id,
+    conversations.c.message_count,
+    conversations.c.created_at,
+    conversations.c.updated_at,
+    conversations.c.last_id,
+    conversations.c.last_content,
+    conversations.c.last_role,
+    conversations.c.last_type,
+    conversations.c.last_created_at,
+    conversations.c.last_status,
+    conversations.c.last_sender_id,
+    participants.c.unread_count,
+    influencers.c.name,
+    influencers.c.display_name,
+    influencers.c.avatar_url,
+    influencers.c.category,
+    influencers.c.status,
+    influencers.c.suggested_messages,
+).select_from(
+    participants.join(conversations, conversations.c.id == participants.c.conversation_id).outerjoin(
+        influencers, influencers.c.id == conversations.c.influencer_id
+    )
+)
+_OF_PRINCIPAL = participants.c.principal_id == bindparam("principal")
+_OF_READER = participants.c.principal_id == bindparam("reader")
+_ONE_SUMMARY = _SUMMARY.where(_OF_PRINCIPAL, participants.c.conversation_id == bindparam("conversation"))
+_NEWEST_FIRST = (participants.c.updated_at.desc(), participants.c.conversation_id)
+
+_ADD = for_both(
+    conversations, lambda statement: statement.on_conflict_do_nothing(index_elements=["user_id", "influencer_id"])
+)
+_ADD_PARTICIPANTS = insert(participants)
+_ADD_PRINCIPAL = for_both(principals, lambda statement: statement.on_conflict_do_nothing(index_elements=["id"]))
+_COUNT_AI = (
+    update(principals)
+    .where(principals.c.id == bindparam("principal"))
+    .values(ai_conversations=principals.c.ai_conversations + bindparam("change"))
+)
+_COUNTS = select(principals.c.ai_conversations, principals.c.human_conversations).where(
+    principals.c.id == bindparam("principal")
+)
+_UPDATE = update(conversations).where(conversations.c.id == bindparam("conversation"))
+_TOUCH_PARTICIPANTS = (
+    update(participants)
+    .where(participants.c.conversation_id == bindparam("conversation"))
+    .values(
+        updated_at=bindparam("time"),
+        unread_count=participants.c.unread_count + case((_OF_READER, bindparam("change")), else_=0),
+    )
+)
+_UNREAD = select(participants.c.unread_count).where(
+    participants.c.conversation_id == bindparam("conversation"), _OF_PRINCIPAL
+)
+_SET_READ = (
+    update(participants)
+    .where(participants.c.conversation_id == bindparam("conversation"), _OF_PRINCIPAL)
+    .values(unread_count=0, read_at=bindparam("time"))
+)
+_LAST_READ = (
+    update(conversations)
+    .where(
+        conversations.c.id == bindparam("conversation"),
+        conversations.c.last_role == bindparam("side"),
+        conversations.c.last_status == "delivered",
+    )
+    .values(last_status="read")
+)
+_DELETE = delete(conversations).where(conversations.c.id == bindparam("conversation"))
+
+
+def _last_message(row: Row[Any]) -> LastMessage | None:
+    if row.last_id is None:
+        return None
+    return {
+        "id": row.last_id,
+        "content": row.last_content,
+        "role": row.last_role,
+        "message_type": row.last_type,
+        "created_at": to_text(row.last_created_at),
+        "status": row.last_status,
+        "is_read": row.last_status == "read",
+        "sender_id": row.last_sender_id,
+    }
+
+
+def _to_summary(row: Row[Any]) -> ConversationSummary:
+    is_ai = row.type == "ai_chat"
+    return {
+        "id": row.id,
+        "conversation_type": row.type,
+        "user_id": row.user_id,
+        "influencer_id": row.influencer_id,
+        "influencer": {
+            "id": row.influencer_id,
+            "name": row.name,
+            "display_name": row.display_name,
+            "avatar_url": row.avatar_url,
+            "category": row.category,
+            "is_online": row.status == "active",
+            "suggested_messages": orjson.loads(row.suggested_messages),
+        }
+        if is_ai
+        else None,
+        "user": None,
+        "created_at": to_text(row.created_at),
+        "updated_at": to_text(row.updated_at),
+        "message_count": row.message_count,
+        "unread_count": row.unread_count,
+        "takeover_active": False,
+        "last_message": _last_message(row),
+    }
+
+
+class ConversationRepository:
+    """Rows of `conversations` and `participants`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._dialect = connection.dialect.name
+
+    def find(self, conversation_id: str) -> StoredConversation | None:
+        row = self._connection.execute(_BY_ID, {"id": conversation_id}).first()
+        return None if row is None else StoredConversation(*row)
+
+    def find_locked(self, conversation_id: str) -> StoredConversation | None:
+        """As `find`, and nobody else changes this conversation until the unit ends."""
+        row = self._connection.execute(_BY_ID_LOCKED, {"id": conversation_id}).first()
+        return None if row is None else StoredConversation(*row)
+
+    def find_id(self, user_id: str, influencer_id: str) -> str | None:
+        return self._connection.execute(_BY_PAIR, {"user": user_id, "influencer": influencer_id}).scalar()
+
+    def add_ai(self, conversation_id: str, user_id: str, influencer_id: str, time: int) -> bool:
+        """Adds an empty AI conversation with both sides; False when the pair has one already."""
+        row = {
+            "id": conversation_id,
+            "type": "ai_chat",
+            "user_id": user_id,
+            "influencer_id": influencer_id,
+            "last_seq": 0,
+            "last_message_time": 0,
+            "message_count": 0,
+            "created_at": time,
+            "updated_at": time,
+        }
+        if self._connection.execute(_ADD[self._dialect], row).rowcount != 1:
+            return False
+        sides = (user_id, influencer_id)
+        self._connection.execute(
+            _ADD_PARTICIPANTS,
+            [
+                {
+                    "conversation_id": conversation_id,
+                    "principal_id": side,
+                    "type": "ai_chat",
+                    "unread_count": 0,
+                    "updated_at": time,
+                }
+                for side in sides
+            ],
+        )
+        self._count_ai(user_id, 1)
+        return True
+
+    def _count_ai(self, user_id: str, change: int) -> None:
+        person = {"id": user_id, "ai_conversations": 0, "human_conversations": 0, "last_event_seq": 0}
+        self._connection.execute(_ADD_PRINCIPAL[self._dialect], person)
+        self._connection.execute(_COUNT_AI, {"principal": user_id, "change": change})
+
+    def find_summary(self, conversation_id: str, principal_id: str) -> ConversationSummary | None:
+        """One side's view, with the influencer's suggestions."""
+        parameters = {"conversation": conversation_id, "principal": principal_id}
+        row = self._connection.execute(_ONE_SUMMARY, parameters).first()
+        return None if row is None else _to_summary(row)
+
+    def list_inbox(
+        self,
+        principal_id: str,
+        *,
+        type_: InboxType | None,
+        influencer_id: str | None,
+        limit: int,
+        offset: int,
+    ) -> list[ConversationSummary]:
+        """One side's conversations, newest first; `type_` None means all. One indexed query."""
+        query: Select[Any] = _SUMMARY.where(_OF_PRINCIPAL)
+        parameters: dict[str, Any] = {"principal": principal_id, "limit": limit, "offset": offset}
+        if type_ is not None:
+            query = query.where(participants.c.type == bindparam("type"))
+            parameters["type"] = type_
+        if influencer_id is not None:
+            query = query.where(conversations.c.influencer_id == bindparam("influencer"))
+            parameters["influencer"] = influencer_id
+        query = query.order_by(*_NEWEST_FIRST).limit(bindparam("limit")).offset(bindparam("offset"))
+        return [_to_summary(row) for row in self._connection.execute(query, parameters)]
+
+    def count(self, principal_id: str) -> tuple[int, int]:
+        """(AI, human) conversations of a person, from maintained counters."""
+        row = self._connection.execute(_COUNTS, {"principal": principal_id}).first()
+        return (0, 0) if row is None else (row[0], row[1])
+
+    def update(self, conversation_id: str, **values: Any) -> None:
+        self._connection.execute(_UPDATE.values(values), {"conversation": conversation_id})
+
+    def touch(self, conversation_id: str, time: int, *, reader: str = "", unread: int = 0) -> None:
+        """Moves the conversation to the front of both sides' inboxes; `reader` has `unread` more to read."""
+        parameters = {"conversation": conversation_id, "time": time, "reader": reader, "change": unread}
+        self._connection.execute(_TOUCH_PARTICIPANTS, parameters)
+
+    def count_unread(self, conversation_id: str, principal_id: str) -> int:
+        parameters = {"conversation": conversation_id, "principal": principal_id}
+        return self._connection.execute(_UNREAD, parameters).scalar_one()
+
+    def mark_read(self, conversation_id: str, principal_id: str, side: str, time: int) -> None:
+        """`principal_id` has read everything that `side` (the other one's role) has said."""
+        parameters = {"conversation": conversation_id, "principal": principal_id, "time": time}
+        self._connection.execute(_SET_READ, parameters)
+        self._connection.execute(_LAST_READ, {"conversation": conversation_id, "side": side})
+
+    def delete_ai(self, conversation: StoredConversation) -> None:
+        """The conversation goes with its messages, turns and sides; the person's count follows."""
+        self._connection.execute(_DELETE, {"conversation": conversation.id})
+        self._count_ai(conversation.user_id, -1)
+
+
+def last_message_columns(message: Message, created_at: int) -> dict[str, Any]:
+    """The `last_*` columns that show `message`, which was made at `created_at` (microseconds)."""
+    return {
+        "last_id": message["id"],
+        "last_seq_shown": message["sequence"],
+        "last_content": message["content"][:LAST_CONTENT],
+        "last_role": message["role"],
+        "last_type": message["message_type"],
+        "last_created_at": created_at,
+        "last_status": message["status"],
+        "last_sender_id": message["sender_id"],
+    }

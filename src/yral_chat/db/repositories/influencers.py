@@ -1,0 +1,135 @@
+"""Influencers: the catalogue and the personas that people own."""
+
+from typing import Any
+
+import msgspec
+import orjson
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from yral_chat.core.clock import to_text
+from yral_chat.core.objects import Influencer
+from yral_chat.db.tables import influencers
+
+ACTIVE, COMING_SOON, DISCONTINUED = 0, 1, 2
+STATUS_RANK = {"active": ACTIVE, "coming_soon": COMING_SOON, "discontinued": DISCONTINUED}
+
+
+class StoredInfluencer(msgspec.Struct, frozen=True):
+    """A whole row: what the wire shows, and what only prompts and owners see. Times in microseconds."""
+
+    id: str
+    name: str
+    display_name: str
+    avatar_url: str
+    description: str
+    category: str
+    status: str
+    is_nsfw: bool
+    owner_id: str | None
+    source: str | None
+    system_instructions: str
+    initial_greeting: str
+    suggested_messages: str
+    personality_traits: str
+    voice: str | None
+    seed_hash: str | None
+    conversation_count: int
+    message_count: int
+    created_at: int
+    updated_at: int
+
+    def to_wire(self, *, is_owner: bool = False) -> Influencer:
+        """Contract section 5.5. The system prompt is the owner's alone."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "display_name": self.display_name,
+            "avatar_url": self.avatar_url,
+            "description": self.description,
+            "category": self.category,
+            "is_active": self.status,  # type: ignore[typeddict-item]
+            "is_nsfw": self.is_nsfw,
+            "parent_principal_id": self.owner_id,
+            "source": self.source,
+            "system_prompt": self.system_instructions if is_owner else None,
+            "suggested_messages": orjson.loads(self.suggested_messages),
+            "voice": self.voice,
+            "created_at": to_text(self.created_at),
+            "updated_at": to_text(self.updated_at),
+            "conversation_count": self.conversation_count,
+            "message_count": self.message_count,
+        }
+
+
+_ALL = select(*(influencers.c[name] for name in StoredInfluencer.__struct_fields__))
+_BY_ID = _ALL.where(influencers.c.id == bindparam("id"))
+_OWNER = select(influencers.c.owner_id).where(influencers.c.id == bindparam("id"))
+_LISTED = (
+    _ALL.where(influencers.c.status_rank < DISCONTINUED)
+    .order_by(influencers.c.status_rank, influencers.c.created_at.desc(), influencers.c.id)
+    .limit(bindparam("limit"))
+    .offset(bindparam("offset"))
+)
+_COUNT_LISTED = select(func.count()).where(influencers.c.status_rank < DISCONTINUED)
+_TRENDING = (
+    _ALL.where(influencers.c.status_rank == ACTIVE)
+    .order_by(influencers.c.message_count.desc(), influencers.c.created_at.desc(), influencers.c.id)
+    .limit(bindparam("limit"))
+    .offset(bindparam("offset"))
+)
+_COUNT_ACTIVE = select(func.count()).where(influencers.c.status_rank == ACTIVE)
+_OWNED = (
+    select(influencers.c.id)
+    .where(influencers.c.owner_id == bindparam("owner"), influencers.c.status_rank < DISCONTINUED)
+    .order_by(influencers.c.created_at, influencers.c.id)
+)
+_SEEDS = select(influencers.c.id, influencers.c.seed_hash, influencers.c.owner_id)
+_ADD = insert(influencers)
+_UPDATE = update(influencers).where(influencers.c.id == bindparam("influencer"))
+
+
+class InfluencerRepository:
+    """Rows of `influencers`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def find(self, influencer_id: str) -> StoredInfluencer | None:
+        row = self._connection.execute(_BY_ID, {"id": influencer_id}).first()
+        return None if row is None else StoredInfluencer(*row)
+
+    def find_owner(self, influencer_id: str) -> str | None:
+        """The owner's id; None for catalogue influencers and unknown ids."""
+        return self._connection.execute(_OWNER, {"id": influencer_id}).scalar()
+
+    def list_listed(self, limit: int, offset: int) -> list[StoredInfluencer]:
+        """Not discontinued; active before coming soon, newest first."""
+        return self._list(_LISTED, limit, offset)
+
+    def list_trending(self, limit: int, offset: int) -> list[StoredInfluencer]:
+        """Active; most talked to first."""
+        return self._list(_TRENDING, limit, offset)
+
+    def count_listed(self) -> int:
+        return self._connection.execute(_COUNT_LISTED).scalar_one()
+
+    def count_active(self) -> int:
+        return self._connection.execute(_COUNT_ACTIVE).scalar_one()
+
+    def list_owned_ids(self, owner_id: str) -> list[str]:
+        """Of bots that are not discontinued, oldest first."""
+        return list(self._connection.execute(_OWNED, {"owner": owner_id}).scalars())
+
+    def list_seeds(self) -> dict[str, tuple[str | None, str | None]]:
+        """(seed hash, owner) by id."""
+        return {row.id: (row.seed_hash, row.owner_id) for row in self._connection.execute(_SEEDS)}
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._connection.execute(_ADD, row)
+
+    def update(self, influencer_id: str, **values: Any) -> None:
+        self._connection.execute(_UPDATE.values(values), {"influencer": influencer_id})
+
+    def _list(self, query: Any, limit: int, offset: int) -> list[StoredInfluencer]:
+        rows = self._connection.execute(query, {"limit": limit, "offset": offset})
+        return [StoredInfluencer(*row) for row in rows]

@@ -1,0 +1,306 @@
+"""Messages and their history."""
+
+from typing import Any, cast
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, literal_column, select, update
+
+from yral_chat.core.clock import to_text
+from yral_chat.core.objects import FAILURES, ErrorCode, Message, MessageStatus, Role
+from yral_chat.db.tables import conversations, messages
+
+# What the wire shows of a row, in the order in which `to_message` reads it.
+_SHOWN = (
+    messages.c.id,
+    messages.c.conversation_id,
+    messages.c.seq,
+    messages.c.role,
+    messages.c.origin,
+    messages.c.message_type,
+    messages.c.content,
+    messages.c.status,
+    messages.c.sender_id,
+    messages.c.client_message_id,
+    messages.c.reply_to,
+    messages.c.attempt,
+    messages.c.error_code,
+    messages.c.token_count,
+    messages.c.created_at,
+    messages.c.completed_at,
+)
+_HIDDEN = (
+    messages.c.body_hash,
+    messages.c.is_handed_over,
+    messages.c.last_attempt,
+    messages.c.provider,
+    messages.c.model,
+    messages.c.is_listed,
+)
+
+# Literals, so that SQLite recognises the partial index ix_messages_unread.
+_DELIVERED: ColumnElement[bool] = messages.c.status == literal_column("'delivered'")
+
+RECENT = 10
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message with what the service keeps to itself about it. Times in microseconds."""
+
+    message: Message
+    created_at: int
+    completed_at: int | None
+    body_hash: str | None
+    is_handed_over: bool
+    last_attempt: int
+    provider: str | None
+    model: str | None
+    is_listed: bool
+
+
+def to_message(row: Row[Any] | tuple[Any, ...]) -> Message:
+    """The wire's message out of a row that begins with `_SHOWN`."""
+    (
+        message_id, conversation_id, seq, role, origin, message_type, content, status, sender_id,
+        client_message_id, reply_to, attempt, error_code, token_count, created_at, completed_at,
+    ) = row[:16]  # fmt: skip
+    return {
+        "id": message_id,
+        "conversation_id": conversation_id,
+        "role": role,
+        "content": content,
+        "message_type": message_type,
+        "media_urls": [],
+        "audio_url": None,
+        "audio_duration_seconds": None,
+        "transcription": None,
+        "token_count": token_count,
+        "created_at": to_text(created_at),
+        "completed_at": None if completed_at is None else to_text(completed_at),
+        "status": status,
+        "is_read": status == "read",
+        "sender_id": sender_id,
+        "client_message_id": client_message_id,
+        "reply_to": reply_to,
+        "origin": origin,
+        "attempt": attempt,
+        "sequence": seq,
+        "error": FAILURES[cast(ErrorCode, error_code)] if error_code else None,
+    }
+
+
+def _to_stored(row: Row[Any]) -> StoredMessage:
+    return StoredMessage(
+        message=to_message(row),
+        created_at=row.created_at,
+        completed_at=row.completed_at,
+        body_hash=row.body_hash,
+        is_handed_over=row.is_handed_over,
+        last_attempt=row.last_attempt,
+        provider=row.provider,
+        model=row.model,
+        is_listed=row.is_listed,
+    )
+
+
+def _from_values(values: dict[str, Any]) -> StoredMessage:
+    return StoredMessage(
+        message=to_message(tuple(values.get(column.name) for column in _SHOWN)),
+        created_at=values["created_at"],
+        completed_at=values["completed_at"],
+        body_hash=values["body_hash"],
+        is_handed_over=values["is_handed_over"],
+        last_attempt=values["last_attempt"],
+        provider=None,
+        model=None,
+        is_listed=values["is_listed"],
+    )
+
+
+_STORED = select(*_SHOWN, *_HIDDEN)
+_IN_CONVERSATION = messages.c.conversation_id == bindparam("conversation")
+_BY_ID = _STORED.where(_IN_CONVERSATION, messages.c.id == bindparam("id"))
+_BY_KEY = _STORED.where(
+    _IN_CONVERSATION,
+    messages.c.sender_id == bindparam("sender"),
+    messages.c.client_message_id == bindparam("key"),
+)
+_REPLY_TO = _STORED.where(messages.c.reply_to == bindparam("user_message"))
+# Newest first. A turn adds two rows, so the sender's newest is among the first few.
+_NEWEST_BY = (
+    _STORED.where(_IN_CONVERSATION, messages.c.sender_id == bindparam("sender"))
+    .order_by(messages.c.seq.desc())
+    .limit(1)
+)
+_NEWEST_MODEL_REPLY = (
+    _STORED.where(_IN_CONVERSATION, messages.c.origin == "model").order_by(messages.c.seq.desc()).limit(1)
+)
+_HAS_USER_MESSAGE_AFTER = (
+    select(messages.c.id).where(_IN_CONVERSATION, messages.c.seq > bindparam("seq"), messages.c.role == "user").limit(1)
+)
+_ADD = insert(messages)
+_SEQ_OF = select(messages.c.seq).where(_IN_CONVERSATION, messages.c.id == bindparam("id"))
+_LISTED = messages.c.is_listed.is_(True)
+_LISTED_PAGE = select(*_SHOWN).where(_IN_CONVERSATION, _LISTED)
+_FULL_PAGE = select(*_SHOWN).where(_IN_CONVERSATION)
+_COUNT_UNFINISHED = select(func.count()).where(_IN_CONVERSATION, messages.c.is_listed.is_(False))
+_RECENT = _LISTED_PAGE.order_by(messages.c.seq.desc()).limit(RECENT)
+_TENTH_NEWEST = (
+    select(messages.c.seq)
+    .where(messages.c.conversation_id == conversations.c.id, _LISTED)
+    .order_by(messages.c.seq.desc())
+    .limit(1)
+    .offset(RECENT - 1)
+    .scalar_subquery()
+)
+_RECENT_OF_MANY = (
+    select(*_SHOWN)
+    .select_from(conversations.join(messages, messages.c.conversation_id == conversations.c.id))
+    .where(
+        conversations.c.id.in_(bindparam("conversations", expanding=True)),
+        _LISTED,
+        messages.c.seq >= func.coalesce(_TENTH_NEWEST, 0),
+    )
+)
+# What may be shown to a model: user messages and finished replies, help texts excepted (contract section 5.2).
+_FOR_PROMPT = (
+    select(messages.c.role, messages.c.content)
+    .where(
+        _IN_CONVERSATION,
+        _LISTED,
+        messages.c.seq < bindparam("before"),
+        messages.c.origin != "safety",
+        (messages.c.role == "user") | ((messages.c.role == "assistant") & messages.c.status.in_(("delivered", "read"))),
+    )
+    .order_by(messages.c.seq.desc())
+    .limit(bindparam("limit"))
+)
+_LAST_FINAL = (
+    _STORED.where(
+        _IN_CONVERSATION,
+        _LISTED,
+        messages.c.role != "system",
+        messages.c.status.in_(("delivered", "read", "cancelled")),
+    )
+    .order_by(messages.c.seq.desc())
+    .limit(1)
+)
+_UPDATE = update(messages).where(messages.c.id == bindparam("message"))
+_MARK_READ = (
+    update(messages).where(_IN_CONVERSATION, messages.c.role == bindparam("side"), _DELIVERED).values(status="read")
+)
+_SAVE_PARTIAL = _UPDATE.where(messages.c.status.in_(("pending", "streaming"))).values(
+    status="streaming", content=bindparam("text")
+)
+_HAND_OVER = update(messages).where(messages.c.id.in_(bindparam("ids", expanding=True))).values(is_handed_over=True)
+
+
+class MessageRepository:
+    """Rows of `messages`. Lists come as wire objects; single rows as `StoredMessage`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, *rows: dict[str, Any]) -> list[StoredMessage]:
+        """Adds complete rows and returns them as they are stored."""
+        self._connection.execute(_ADD, list(rows))
+        return [_from_values(row) for row in rows]
+
+    def find(self, conversation_id: str, message_id: str) -> StoredMessage | None:
+        return self._one(_BY_ID, conversation=conversation_id, id=message_id)
+
+    def find_by_key(self, conversation_id: str, sender_id: str, key: str) -> StoredMessage | None:
+        return self._one(_BY_KEY, conversation=conversation_id, sender=sender_id, key=key)
+
+    def find_newest_by(self, conversation_id: str, sender_id: str) -> StoredMessage | None:
+        return self._one(_NEWEST_BY, conversation=conversation_id, sender=sender_id)
+
+    def find_newest_model_reply(self, conversation_id: str) -> StoredMessage | None:
+        return self._one(_NEWEST_MODEL_REPLY, conversation=conversation_id)
+
+    def find_reply_to(self, user_message_id: str) -> StoredMessage | None:
+        return self._one(_REPLY_TO, user_message=user_message_id)
+
+    def find_last_final(self, conversation_id: str) -> StoredMessage | None:
+        """What the inbox shows as the last message."""
+        return self._one(_LAST_FINAL, conversation=conversation_id)
+
+    def has_user_message_after(self, conversation_id: str, seq: int) -> bool:
+        parameters = {"conversation": conversation_id, "seq": seq}
+        return self._connection.execute(_HAS_USER_MESSAGE_AFTER, parameters).first() is not None
+
+    def list_page(
+        self, conversation_id: str, *, limit: int, offset: int, is_ascending: bool, is_complete: bool
+    ) -> list[Message]:
+        """A page by offset; `is_complete` adds the unfinished rows."""
+        query = _FULL_PAGE if is_complete else _LISTED_PAGE
+        order = messages.c.seq.asc() if is_ascending else messages.c.seq.desc()
+        query = query.order_by(order).limit(bindparam("limit")).offset(bindparam("offset"))
+        parameters = {"conversation": conversation_id, "limit": limit, "offset": offset}
+        return [to_message(row) for row in self._connection.execute(query, parameters)]
+
+    def list_beside(
+        self, conversation_id: str, seq: int, *, limit: int, is_older: bool, is_complete: bool
+    ) -> tuple[list[Message], bool]:
+        """The `limit` rows nearest to `seq` on one side, nearest first, and whether more lie beyond."""
+        query = _FULL_PAGE if is_complete else _LISTED_PAGE
+        beside = messages.c.seq < bindparam("seq") if is_older else messages.c.seq > bindparam("seq")
+        order = messages.c.seq.desc() if is_older else messages.c.seq.asc()
+        query = query.where(beside).order_by(order).limit(bindparam("limit"))
+        parameters = {"conversation": conversation_id, "seq": seq, "limit": limit + 1}
+        found = [to_message(row) for row in self._connection.execute(query, parameters)]
+        return found[:limit], len(found) > limit
+
+    def list_recent(self, conversation_id: str) -> list[Message]:
+        """The newest ten, newest first."""
+        return [to_message(row) for row in self._connection.execute(_RECENT, {"conversation": conversation_id})]
+
+    def list_recent_of(self, conversation_ids: list[str]) -> dict[str, list[Message]]:
+        """The newest ten of each, newest first, in one query."""
+        recent: dict[str, list[Message]] = {conversation_id: [] for conversation_id in conversation_ids}
+        if conversation_ids:
+            for row in self._connection.execute(_RECENT_OF_MANY, {"conversations": conversation_ids}):
+                recent[row.conversation_id].append(to_message(row))
+        for found in recent.values():
+            found.sort(key=lambda message: -message["sequence"])
+        return recent
+
+    def list_for_prompt(self, conversation_id: str, *, before_seq: int, limit: int) -> list[tuple[Role, str]]:
+        """(role, content) of the newest `limit` messages below `before_seq` that a model may see, oldest first."""
+        parameters = {"conversation": conversation_id, "before": before_seq, "limit": limit}
+        rows = self._connection.execute(_FOR_PROMPT, parameters).all()
+        return [(role, content) for role, content in reversed(rows)]
+
+    def count_unfinished(self, conversation_id: str) -> int:
+        return self._connection.execute(_COUNT_UNFINISHED, {"conversation": conversation_id}).scalar_one()
+
+    def find_seq(self, conversation_id: str, message_id: str) -> int | None:
+        parameters = {"conversation": conversation_id, "id": message_id}
+        return self._connection.execute(_SEQ_OF, parameters).scalar()
+
+    def update(self, message_id: str, **values: Any) -> None:
+        self._connection.execute(_UPDATE.values(values), {"message": message_id})
+
+    def save_partial(self, texts: dict[str, str]) -> None:
+        """Notes how far running replies have come, by message id."""
+        if texts:
+            rows = [{"message": message_id, "text": content} for message_id, content in texts.items()]
+            self._connection.execute(_SAVE_PARTIAL, rows)
+
+    def mark_read(self, conversation_id: str, side: Role) -> int:
+        """Marks every delivered message of `side` as read; returns how many were."""
+        result = self._connection.execute(_MARK_READ, {"conversation": conversation_id, "side": side})
+        return result.rowcount
+
+    def mark_handed_over(self, message_ids: list[str]) -> None:
+        self._connection.execute(_HAND_OVER, {"ids": message_ids})
+
+    def _one(self, query: Any, **parameters: str) -> StoredMessage | None:
+        row = self._connection.execute(query, parameters).first()
+        return None if row is None else _to_stored(row)
+
+
+def is_listed(role: str, status: MessageStatus, content: str) -> bool:
+    """False for the unfinished rows of contract section 5.2."""
+    if role != "assistant":
+        return True
+    return status in ("delivered", "read") or (status in ("failed", "cancelled") and content != "")

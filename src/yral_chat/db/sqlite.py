@@ -1,0 +1,269 @@
+"""SQLite: one writer thread with group commit, a few readers.
+
+The writer takes everything that waits into one transaction, a SAVEPOINT per unit, so that a failing unit fails
+alone and many units share one fsync. `synchronous=FULL`: what is acknowledged survives power loss.
+"""
+
+import asyncio
+import fcntl
+import importlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from types import ModuleType
+from typing import Any, Concatenate
+
+from loguru import logger
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
+from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Work
+
+READERS = 2
+# Units that share one commit. Bounds how long the first of them waits for the last.
+MAX_GROUP = 128
+HEADER = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html, section 1.3
+# Two connections that write or checkpoint at once can corrupt a WAL database in between; fixed in 3.51.3.
+CORRUPTING = ((3, 7, 0), (3, 51, 3))
+
+SQLITE_FULL = 13
+SQLITE_IOERR = 10
+SQLITE_CORRUPT = 11
+SQLITE_NOTADB = 26
+
+_PRAGMAS = (
+    "PRAGMA busy_timeout=5000",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA cache_size=-32000",
+)
+
+
+def load_driver() -> ModuleType:
+    """The newest SQLite at hand: the pysqlite3 wheel where it exists and is newer, else the interpreter's own."""
+    try:
+        wheel = importlib.import_module("pysqlite3.dbapi2")
+    except ImportError:
+        return sqlite3
+    return wheel if wheel.sqlite_version_info > sqlite3.sqlite_version_info else sqlite3
+
+
+def is_corrupting(version: tuple[int, ...]) -> bool:
+    """True when this SQLite can corrupt a WAL database that a second process checkpoints."""
+    return CORRUPTING[0] <= version < CORRUPTING[1]
+
+
+def database_path(url: str) -> Path:
+    name = make_url(url).database
+    if not name or name == ":memory:":
+        raise DatabaseUnusable("DATABASE_URL needs a file: sqlite:///path/to/yral_chat.db")
+    return Path(name)
+
+
+def check_file(path: Path) -> None:
+    """Looks at the file without opening it as a database. Raises DatabaseUnusable; changes nothing."""
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise DatabaseUnusable(f"{path} is not a file. Set DATABASE_URL or DATA_DIR to another place.")
+    try:
+        with path.open("rb") as file:
+            header = file.read(len(HEADER))
+    except OSError as error:
+        raise DatabaseUnusable(f"{path} cannot be read ({error.strerror}). Check its owner and permissions.") from error
+    if header and header != HEADER:
+        raise DatabaseUnusable(
+            f"{path} is not a SQLite database; it was left untouched. Move it away, or set DATABASE_URL to another file."
+        )
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise DatabaseUnusable(
+            f"{path} or its folder is read-only for this user; nothing was changed. Check owner, permissions and mount."
+        )
+
+
+def create_sqlite_engine(path: Path, *, is_reader: bool = False) -> Engine:
+    """An engine whose connections never begin by themselves: the threads below say BEGIN and COMMIT."""
+    driver = load_driver()
+
+    def connect() -> Any:
+        connection = driver.connect(
+            str(path), timeout=5, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        connection.execute("PRAGMA query_only=ON" if is_reader else "PRAGMA journal_mode=WAL")
+        return connection
+
+    return create_engine("sqlite://", module=driver, creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+
+
+def translate(error: Exception) -> Exception:
+    """A database failure as the refusal that people read; everything else as it is."""
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
+    if code is None:
+        return error
+    if code & 0xFF == SQLITE_FULL:
+        return StorageFull()
+    if code & 0xFF in (SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_NOTADB):
+        return ServiceUnavailable("The database cannot be used right now", details={"service": "database"})
+    return error
+
+
+class SQLiteDatabase:
+    """See `Database`."""
+
+    dialect = "sqlite"
+
+    def __init__(self, url: str) -> None:
+        self.path = database_path(url)
+        self._writes: SimpleQueue[Work | None] = SimpleQueue()
+        self._reads: SimpleQueue[Work | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._engines: list[Engine] = []
+        self._busy = 0
+        self._lock_file: int | None = None
+        self._is_open = False
+
+    def lock(self) -> None:
+        """See `Database.lock`: an flock on `<database>.lock`, freed by the kernel when the process ends."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise DatabaseInUse(
+                f"{self.path} is served by another process. Stop it first, or set DATA_DIR to another folder."
+            ) from error
+        self._lock_file = handle
+
+    async def open(self) -> None:
+        check_file(self.path)
+        self._loop = asyncio.get_running_loop()
+        self._deliveries = Deliveries(self._loop)
+        version = load_driver().sqlite_version_info
+        if is_corrupting(version):
+            logger.warning("sqlite.version_can_corrupt", version=".".join(map(str, version)), fixed_in="3.51.3")
+        self._start("db-writer", self._write_forever, is_reader=False)
+        for number in range(READERS):
+            self._start(f"db-reader-{number}", self._read_forever, is_reader=True)
+        self._is_open = True
+
+    def _start(self, name: str, target: Callable[[Connection], None], *, is_reader: bool) -> None:
+        engine = create_sqlite_engine(self.path, is_reader=is_reader)
+        thread = threading.Thread(target=target, args=(engine.connect(),), name=name, daemon=True)
+        self._engines.append(engine)
+        self._threads.append(thread)
+        thread.start()
+
+    async def close(self) -> None:
+        """Finishes what was queued, then closes files and frees the lock."""
+        self._is_open = False
+        self._writes.put(None)
+        for _ in range(READERS):
+            self._reads.put(None)
+        await asyncio.to_thread(lambda: [thread.join() for thread in self._threads])
+        self._threads.clear()
+        for engine in self._engines:
+            engine.dispose()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def pool(self) -> tuple[int, int]:
+        return READERS + 1, self._busy
+
+    async def read(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._submit(self._reads, fn, args, kwargs)
+
+    async def write(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._submit(self._writes, fn, args, kwargs)
+
+    def _submit(
+        self, queue: "SimpleQueue[Work | None]", fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> "asyncio.Future[T]":
+        if not self._is_open:
+            raise ServiceUnavailable("The database is closed", details={"service": "database"})
+        future: asyncio.Future[T] = self._loop.create_future()
+        queue.put(Work(fn, args, kwargs, future))
+        return future
+
+    def _read_forever(self, connection: Connection) -> None:
+        uow = UnitOfWork(connection)
+        begin = connection.connection.cursor()
+        while (work := self._reads.get()) is not None:
+            self._busy += 1
+            begin.execute("BEGIN")
+            try:
+                work.run(uow)
+            except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+                work.fail(translate(error))
+            finally:
+                begin.execute("ROLLBACK")
+                self._busy -= 1
+            self._deliveries.post(work)
+        connection.close()
+
+    def _write_forever(self, connection: Connection) -> None:
+        uow = UnitOfWork(connection)
+        while (first := self._writes.get()) is not None:
+            self._busy += 1
+            group = [first]
+            is_last = False
+            while len(group) < MAX_GROUP and not self._writes.empty():
+                work = self._writes.get()
+                if work is None:
+                    is_last = True
+                    break
+                group.append(work)
+            self._commit_group(connection, uow, group)
+            self._deliveries.post(*group)
+            self._busy -= 1
+            if is_last:
+                break
+        connection.close()
+
+    def _commit_group(self, connection: Connection, uow: UnitOfWork, group: list[Work]) -> None:
+        """One transaction for all. When it fails as a whole, each unit gets a transaction of its own."""
+        try:
+            self._run_group(connection, uow, group)
+        except Exception as error:  # noqa: BLE001 - the threads must live; the callers get the error
+            self._roll_back(connection)
+            if len(group) == 1:
+                group[0].fail(translate(error))
+                return
+            for work in group:
+                self._commit_group(connection, uow, [work])
+
+    def _run_group(self, connection: Connection, uow: UnitOfWork, group: list[Work]) -> None:
+        raw = connection.connection.cursor()
+        raw.execute("BEGIN IMMEDIATE")
+        for work in group:
+            raw.execute("SAVEPOINT unit")
+            try:
+                work.run(uow)
+            except Exception as error:
+                if not self._in_transaction(connection):
+                    # SQLite gave up the whole transaction (full disk, I/O error): the others have to run again.
+                    raise
+                raw.execute("ROLLBACK TO unit")
+                if isinstance(error, DBAPIError) and isinstance(translate(error), AppError):
+                    raise  # the disk is full or broken: what follows in this group would fail half-way
+                work.fail(translate(error))
+            raw.execute("RELEASE unit")
+        raw.execute("COMMIT")
+
+    @staticmethod
+    def _in_transaction(connection: Connection) -> bool:
+        return bool(connection.connection.dbapi_connection.in_transaction)  # type: ignore[union-attr]
+
+    def _roll_back(self, connection: Connection) -> None:
+        if self._in_transaction(connection):
+            connection.connection.cursor().execute("ROLLBACK")

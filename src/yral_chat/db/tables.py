@@ -1,0 +1,241 @@
+"""Every table on one page. Times are microseconds since the epoch; ids are text.
+
+Named as the migration names them, so that `checks/migrations_in_step.py` finds any difference.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[int]:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+influencers = Table(
+    "influencers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("name_key", Text, nullable=False, unique=True),  # lower case: names are unique without regard to case
+    Column("display_name", Text, nullable=False),
+    Column("avatar_url", Text, nullable=False, server_default=""),  # absolute, or a path on this service
+    Column("description", Text, nullable=False, server_default=""),
+    Column("category", Text, nullable=False, server_default=""),
+    Column("status", Text, nullable=False),
+    Column("status_rank", Integer, nullable=False),  # 0 active, 1 coming_soon, 2 discontinued: the order of the list
+    Column("is_nsfw", Boolean, nullable=False),
+    Column("owner_id", Text),
+    Column("source", Text),
+    Column("system_instructions", Text, nullable=False),
+    Column("initial_greeting", Text, nullable=False, server_default=""),
+    Column("suggested_messages", Text, nullable=False, server_default="[]"),  # JSON array
+    Column("personality_traits", Text, nullable=False, server_default="{}"),  # JSON object
+    Column("voice", Text),
+    Column("seed_hash", Text),  # of the shipped file; null once an owner has edited the row
+    Column("conversation_count", BigInteger, nullable=False, server_default="0"),  # folded from counter_deltas
+    Column("message_count", BigInteger, nullable=False, server_default="0"),  # folded from counter_deltas
+    _time("created_at"),
+    _time("updated_at"),
+    Index("ix_influencers_listed", "status_rank", text("created_at DESC"), "id"),
+    Index("ix_influencers_trending", "status_rank", text("message_count DESC"), text("created_at DESC"), "id"),
+    Index("ix_influencers_owner", "owner_id", "created_at"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("influencer_id", Text, ForeignKey("influencers.id")),
+    Column("last_seq", BigInteger, nullable=False),
+    _time("last_message_time"),  # created_at of the newest message row: the next one is at least 1 ms later
+    Column("message_count", Integer, nullable=False),  # user and assistant messages without unfinished ones
+    Column("banner_count", Integer, nullable=False, server_default="0"),
+    # What the inbox shows of the newest message, so that an inbox page never touches `messages`.
+    Column("last_id", Text),
+    Column("last_seq_shown", BigInteger),
+    Column("last_content", Text),
+    Column("last_role", Text),
+    Column("last_type", Text),
+    _time("last_created_at", nullable=True),
+    Column("last_status", Text),
+    Column("last_sender_id", Text),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("user_id", "influencer_id"),
+    Index("ix_conversations_influencer", "influencer_id"),
+)
+
+participants = Table(
+    "participants",
+    metadata,
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    # The person, or the persona: its owner reads the persona's side.
+    Column("principal_id", Text, primary_key=True),
+    Column("type", Text, nullable=False),  # of the conversation, so that one index serves a filtered inbox
+    Column("unread_count", Integer, nullable=False),
+    Column("cleared_seq", BigInteger, nullable=False, server_default="0"),
+    _time("read_at", nullable=True),
+    _time("updated_at"),  # of the conversation
+    Index("ix_participants_inbox", "principal_id", "type", text("updated_at DESC"), "conversation_id"),
+    Index("ix_participants_inbox_all", "principal_id", text("updated_at DESC"), "conversation_id"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("message_type", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("is_listed", Boolean, nullable=False),  # false for the unfinished rows of contract section 5.2
+    Column("sender_id", Text),
+    Column("client_message_id", Text),
+    Column("body_hash", Text),  # of what the sender sent: same key or same body is recognised by it
+    Column("reply_to", Text, unique=True),  # at most one reply row per user message
+    Column("attempt", Integer, nullable=False),  # that produced the shown state
+    Column("last_attempt", Integer, nullable=False),  # that was ever begun: event ids are never used twice
+    Column("error_code", Text),
+    Column("provider", Text),
+    Column("model", Text),
+    Column("token_count", Integer),
+    Column("is_handed_over", Boolean, nullable=False),  # somebody received the answer to this turn
+    _time("created_at"),
+    _time("completed_at", nullable=True),
+    UniqueConstraint("conversation_id", "seq"),
+    UniqueConstraint("conversation_id", "sender_id", "client_message_id"),
+    Index("ix_messages_history", "conversation_id", "is_listed", "seq"),
+    # Read messages leave it, so marking a long conversation as read costs what is unread.
+    Index(
+        "ix_messages_unread",
+        "conversation_id",
+        "role",
+        sqlite_where=text("status = 'delivered'"),
+        postgresql_where=text("status = 'delivered'"),
+    ),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    # A row is work that somebody must finish. Its id is the id of the assistant message.
+    Column("id", Text, primary_key=True),
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("user_message_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # reply (later: picture)
+    Column("seq", BigInteger, nullable=False),  # of the assistant message: turns of a conversation run in this order
+    Column("attempt", Integer, nullable=False),
+    Column("takeovers", Integer, nullable=False),
+    Column("is_regeneration", Boolean, nullable=False),  # asked for by the regenerate route
+    Column("is_replacement", Boolean, nullable=False),  # a delivered text stays until the new one is complete
+    Column("owner", Text),  # the process that runs it; null: handed back
+    _time("lease_until"),
+    _time("created_at"),
+    Index("ix_turns_conversation", "conversation_id", "seq"),
+    Index("ix_turns_user", "user_id"),
+    Index("ix_turns_lease", "lease_until"),
+)
+
+usage_events = Table(
+    "usage_events",
+    metadata,
+    Column("id", Text, primary_key=True),  # derived from the turn, attempt and call: recording twice is harmless
+    Column("turn_id", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("influencer_id", Text),
+    Column("conversation_id", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("output_tokens", Integer, nullable=False),
+    Column("thinking_tokens", Integer, nullable=False),
+    Column("first_token_ms", Integer),
+    Column("duration_ms", Integer),
+    _time("started_at"),
+    Index("ix_usage_events_user", "user_id", "started_at"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("payload", Text, nullable=False),  # JSON
+    Column("attempts", Integer, nullable=False),
+    _time("run_at"),  # not before; while leased: when the lease ends
+    Column("last_error", Text),
+    Column("is_dead", Boolean, nullable=False),  # tried too often: kept for the operator
+    _time("created_at"),
+    Index("ix_jobs_due", "is_dead", "run_at", "id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("conversation_id", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("data", Text, nullable=False),  # JSON
+    _time("created_at"),
+    Index("ix_events_conversation", "conversation_id"),
+    Index("ix_events_created", "created_at"),
+)
+
+principals = Table(
+    "principals",
+    metadata,
+    # What is counted per person. Personas count through counter_deltas, because many people write there at once.
+    Column("id", Text, primary_key=True),
+    Column("ai_conversations", Integer, nullable=False),
+    Column("human_conversations", Integer, nullable=False),
+    Column("last_event_seq", BigInteger, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),  # conversations, messages: of the whole service
+    Column("value", BigInteger, nullable=False),
+)
+
+counter_deltas = Table(
+    "counter_deltas",
+    metadata,
+    # Appended by every turn, folded into `influencers` and `counters` by a job, so that nobody waits for a popular row.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("influencer_id", Text, nullable=False),
+    Column("conversations", Integer, nullable=False),
+    Column("user_messages", Integer, nullable=False),
+    Column("all_messages", Integer, nullable=False),
+    Index("ix_counter_deltas_influencer", "influencer_id"),
+)

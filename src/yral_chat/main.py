@@ -1,0 +1,71 @@
+"""create_app: middleware in their order, routers, error handlers, and the life of the resources."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+
+from yral_chat import jobs
+from yral_chat.api import errors, health
+from yral_chat.api.v1 import auth, conversations, inbox, influencers, messages
+from yral_chat.api.v2 import conversations as conversations_v2
+from yral_chat.core.config import Settings
+from yral_chat.core.metrics import Metrics
+from yral_chat.core.version import VERSION
+from yral_chat.middleware.cors import cors_options
+from yral_chat.middleware.limits import BodyLimitMiddleware
+from yral_chat.middleware.request_context import RequestContextMiddleware
+from yral_chat.resources import Resources
+from yral_chat.web import routes as web
+
+# Fixed paths before parameterised ones (contract section 19).
+ROUTERS = (
+    health.router,
+    auth.router,
+    inbox.router,
+    influencers.router,
+    conversations.router,
+    messages.router,
+    conversations_v2.router,
+)
+
+
+def create_app(settings: Settings | None = None, opened: Resources | None = None) -> FastAPI:
+    """The application. Its lifespan opens the resources, unless they are `opened` already, and closes them."""
+    settings = settings or Settings()
+    metrics = opened.metrics if opened is not None else Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        resources = opened or Resources(settings, metrics)
+        if opened is None:
+            await resources.open()
+        app.state.resources = resources
+        resources.jobs.start(jobs.handlers(resources), jobs.chores(resources))
+        try:
+            yield
+        finally:
+            await resources.close()
+
+    app = FastAPI(
+        title="Yral AI Chat",
+        version=VERSION,
+        summary="Conversations with AI personas",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(RequestContextMiddleware, metrics=metrics, cors=cors_options(settings)),
+            Middleware(GZipMiddleware, minimum_size=1024),
+            Middleware(BodyLimitMiddleware),
+        ],
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    errors.install(app)
+    web.install(app, settings, VERSION)
+    return app

@@ -1,0 +1,89 @@
+"""How much may come in. (The rate limits of contract section 4 will live here too.)"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from yral_chat.core.errors import PayloadTooLarge, envelope
+from yral_chat.core.logging import correlation_id
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+
+
+class BodyLimitMiddleware:
+    """Refuses with 413 a body above the limit: before a byte is read when its length is announced, else while reading.
+
+    `by_prefix` sets other limits, in bytes, for paths that begin so; the longest prefix counts. FastAPI's own
+    `max_body_size` is not used: it answers in plain text, and only after the route has begun.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int = MAX_BODY_BYTES, by_prefix: Mapping[str, int] | None = None
+    ) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._by_prefix = sorted((by_prefix or {}).items(), key=lambda item: len(item[0]), reverse=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit_of(scope["path"])
+        announced = _content_length(scope)
+        if announced is not None and announced > limit:
+            await _refuse(limit, scope, receive, send)
+        elif announced is None:
+            await self._count(limit, scope, receive, send)
+        else:  # the server itself holds a body to its announced length
+            await self._app(scope, receive, send)
+
+    def _limit_of(self, path: str) -> int:
+        for prefix, limit in self._by_prefix:
+            if path.startswith(prefix):
+                return limit
+        return self._max_bytes
+
+    async def _count(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+        seen = 0
+        has_started = False
+
+        async def counted_receive() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > limit:
+                    raise _too_large(limit)
+            return message
+
+        async def watched_send(message: Message) -> None:
+            nonlocal has_started
+            has_started = has_started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, counted_receive, watched_send)
+        except PayloadTooLarge:
+            # FastAPI's handlers have rendered it unless it was read outside of a route.
+            if has_started:
+                raise
+            await _refuse(limit, scope, receive, send)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(details={"limit": limit, "unit": "bytes"})
+
+
+async def _refuse(limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+    error = _too_large(limit)
+    body = envelope(error.code, error.message, error.details, correlation_id.get())
+    await Response(body, error.status, media_type="application/json")(scope, receive, send)
+
+
+def _content_length(scope: Scope) -> int | None:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else None
+    return None

@@ -1,0 +1,382 @@
+"""ChatService: open a conversation, list, read history, mark read, delete."""
+
+from collections.abc import Callable
+from typing import Literal, TypedDict
+
+from yral_chat.core.clock import MILLISECOND, now, to_text
+from yral_chat.core.errors import (
+    ConversationNotFound,
+    InfluencerNotFound,
+    Invalid,
+    MessageNotFound,
+    NotYourConversation,
+    PrincipalNotOwned,
+)
+from yral_chat.core.ids import new_id
+from yral_chat.core.objects import Conversation, ConversationSummary, ConversationUser, Message
+from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.repositories.conversations import InboxType, StoredConversation, last_message_columns
+from yral_chat.realtime.hub import Hub
+from yral_chat.services.influencers import InfluencerService
+from yral_chat.services.turns import TurnService
+from yral_chat.services.turns.accepting import open_for_reader, open_for_user
+
+InboxFilter = Literal["ai", "human", "all"]
+
+_TYPES: dict[InboxFilter, InboxType | None] = {"ai": "ai_chat", "human": "human_chat", "all": None}
+
+
+class InboxPage(TypedDict):
+    """Of either list; `recent_messages` only where the caller asked for them."""
+
+    conversations: list[ConversationSummary]
+    total: int
+
+
+class HistoryPage(TypedDict):
+    messages: list[Message]
+    total: int
+    has_more: bool
+
+
+class ReadMark(TypedDict):
+    id: str
+    unread_count: int
+    last_read_at: str
+
+
+class ChatService:
+    """See the module. Raises ConversationNotFound, NotYourConversation and what the methods name."""
+
+    def __init__(self, database: Database, hub: Hub, influencers: InfluencerService, turns: TurnService) -> None:
+        self._database = database
+        self._hub = hub
+        self._influencers = influencers
+        self._turns = turns
+
+    async def open(self, user_id: str, influencer_id: str) -> Conversation:
+        """The user's conversation with the influencer, made when there is none. Raises InfluencerNotFound."""
+        return self._present(await self._database.write(_open, user_id, influencer_id))
+
+    async def get(self, reader_id: str, conversation_id: str) -> Conversation:
+        """For the user, or for the owner of the bot."""
+        return self._present(await self._database.read(_get, reader_id, conversation_id))
+
+    async def list_own(self, user_id: str, *, influencer_id: str | None, limit: int, offset: int) -> InboxPage:
+        """The v1 list: the user's AI conversations with their recent messages."""
+        page = await self._database.read(_list_own, user_id, influencer_id, limit, offset)
+        return self._present_page(page)
+
+    async def list_inbox(
+        self,
+        user_id: str,
+        *,
+        principal: str | None,
+        type_: InboxFilter | None,
+        influencer_id: str | None,
+        limit: int,
+        offset: int,
+    ) -> InboxPage:
+        """The v2 list: the user's own inbox, or that of a bot the user owns.
+
+        Raises PrincipalNotOwned for anybody else's, Invalid for human chats of a bot.
+        """
+        page = await self._database.read(_list_inbox, user_id, principal, type_, influencer_id, limit, offset)
+        return self._present_page(page)
+
+    async def list_messages(
+        self,
+        reader_id: str,
+        conversation_id: str,
+        *,
+        limit: int,
+        offset: int,
+        is_ascending: bool,
+        before: str | None,
+        after: str | None,
+        is_complete: bool,
+    ) -> HistoryPage:
+        """A page of the history by offset, or beside a message. Raises MessageNotFound for an unknown anchor."""
+        if before is not None or after is not None:
+            return await self._database.read(
+                _list_beside, reader_id, conversation_id, limit, before, after, is_ascending, is_complete
+            )
+        return await self._database.read(
+            _list_messages, reader_id, conversation_id, limit, offset, is_ascending, is_complete
+        )
+
+    async def mark_read(self, reader_id: str, conversation_id: str) -> ReadMark:
+        """Everything the other side has said is read."""
+
+        def unit(uow: UnitOfWork) -> ReadMark:
+            mark = _mark_read(uow, reader_id, conversation_id)
+            data = {
+                "conversation_id": conversation_id,
+                "unread_count": mark["unread_count"],
+                "read_at": mark["last_read_at"],
+                "reader_id": reader_id,
+            }
+            seq = uow.events.add(reader_id, conversation_id, "conversation_read", data)
+            uow.after_commit(lambda: self._hub.publish(reader_id, "conversation_read", data, seq=seq))
+            return mark
+
+        return await self._database.write(unit)
+
+    async def delete(self, user_id: str, conversation_id: str) -> int:
+        """The conversation goes with everything in it; returns how many messages it had."""
+
+        def unit(uow: UnitOfWork) -> int:
+            count = _delete(uow, user_id, conversation_id)
+            data = {"conversation_id": conversation_id}
+            seq = uow.events.add(user_id, conversation_id, "conversation_deleted", data)
+            uow.after_commit(lambda: self._turns.stop_conversation(conversation_id))
+            uow.after_commit(lambda: self._hub.publish(user_id, "conversation_deleted", data, seq=seq))
+            return count
+
+        return await self._database.write(unit)
+
+    def _present(self, conversation: Conversation) -> Conversation:
+        _present_influencer(conversation, self._influencers.absolute, is_list=False)
+        return conversation
+
+    def _present_page(self, page: InboxPage) -> InboxPage:
+        for conversation in page["conversations"]:
+            _present_influencer(conversation, self._influencers.absolute, is_list=True)
+        return page
+
+
+def _present_influencer(conversation: ConversationSummary, absolute: Callable[[str], str], *, is_list: bool) -> None:
+    influencer = conversation["influencer"]
+    if influencer is None:
+        return
+    influencer["avatar_url"] = absolute(influencer["avatar_url"])
+    if is_list and conversation["message_count"] > 1:
+        influencer["suggested_messages"] = None
+
+
+def _open(uow: UnitOfWork, user_id: str, influencer_id: str) -> Conversation:
+    conversation_id = uow.conversations.find_id(user_id, influencer_id)
+    if conversation_id is None:
+        conversation_id = _add(uow, user_id, influencer_id)
+    return _view(uow, conversation_id, user_id)
+
+
+def _add(uow: UnitOfWork, user_id: str, influencer_id: str) -> str:
+    influencer = uow.influencers.find(influencer_id)
+    if influencer is None or influencer.status == "discontinued":
+        raise InfluencerNotFound
+    conversation_id, time = new_id(), now()
+    if not uow.conversations.add_ai(conversation_id, user_id, influencer_id, time):
+        # Somebody else's identical request was faster, and has committed.
+        found = uow.conversations.find_id(user_id, influencer_id)
+        assert found is not None  # noqa: S101 - the unique pair is what refused ours
+        return found
+    greeting = influencer.initial_greeting
+    if greeting:
+        _greet(uow, conversation_id, user_id, influencer_id, greeting, time)
+    uow.counters.add(influencer_id, conversations=1, all_messages=1 if greeting else 0)
+    return conversation_id
+
+
+def _greet(uow: UnitOfWork, conversation_id: str, user_id: str, influencer_id: str, greeting: str, time: int) -> None:
+    (stored,) = uow.messages.add(
+        {
+            "id": new_id(),
+            "conversation_id": conversation_id,
+            "seq": 1,
+            "role": "assistant",
+            "origin": "greeting",
+            "message_type": "text",
+            "content": greeting,
+            "status": "delivered",
+            "is_listed": True,
+            "sender_id": influencer_id,
+            "client_message_id": None,
+            "body_hash": None,
+            "reply_to": None,
+            "attempt": 1,
+            "last_attempt": 1,
+            "is_handed_over": False,
+            "created_at": time,
+            "completed_at": time,
+        }
+    )
+    uow.conversations.update(
+        conversation_id,
+        last_seq=1,
+        last_message_time=time + MILLISECOND,
+        message_count=1,
+        **last_message_columns(stored.message, time),
+    )
+    uow.conversations.touch(conversation_id, time, reader=user_id, unread=1)
+
+
+def _view(uow: UnitOfWork, conversation_id: str, reader_id: str) -> Conversation:
+    """A reader's view with recent messages: the user's own, or the bot owner's."""
+    stored = open_for_reader(uow, conversation_id, reader_id)
+    principal = _side(stored, reader_id)
+    summary = uow.conversations.find_summary(conversation_id, principal)
+    if summary is None:
+        raise ConversationNotFound
+    if principal != stored.user_id:
+        summary["user"] = _user(stored.user_id)
+    return {**summary, "recent_messages": uow.messages.list_recent(conversation_id)}
+
+
+def _side(conversation: StoredConversation, reader_id: str) -> str:
+    """The principal whose view this reader has: one who is both user and owner has the user's."""
+    if reader_id == conversation.user_id:
+        return conversation.user_id
+    if conversation.influencer_id is None:
+        raise NotYourConversation
+    return conversation.influencer_id
+
+
+def _user(user_id: str) -> ConversationUser:
+    return {"principal_id": user_id, "username": None, "profile_picture_url": None}
+
+
+def _get(uow: UnitOfWork, reader_id: str, conversation_id: str) -> Conversation:
+    return _view(uow, conversation_id, reader_id)
+
+
+def _list_own(uow: UnitOfWork, user_id: str, influencer_id: str | None, limit: int, offset: int) -> InboxPage:
+    page = _list(uow, user_id, "ai", influencer_id, limit, offset, is_own=True)
+    recent = uow.messages.list_recent_of([conversation["id"] for conversation in page["conversations"]])
+    page["conversations"] = [
+        {**conversation, "recent_messages": recent[conversation["id"]]}  # type: ignore[typeddict-item]
+        for conversation in page["conversations"]
+    ]
+    return page
+
+
+def _list_inbox(
+    uow: UnitOfWork,
+    user_id: str,
+    principal: str | None,
+    type_: InboxFilter | None,
+    influencer_id: str | None,
+    limit: int,
+    offset: int,
+) -> InboxPage:
+    if principal is None or principal == user_id:
+        type_ = type_ or ("ai" if principal is None else "all")
+        return _list(uow, user_id, type_, influencer_id, limit, offset, is_own=True)
+    if uow.influencers.find_owner(principal) != user_id:
+        raise PrincipalNotOwned
+    if type_ in ("human", "all"):
+        raise Invalid.field(["query", "type"], "A bot has AI conversations only")
+    return _list(uow, principal, "ai", influencer_id, limit, offset, is_own=False)
+
+
+def _list(
+    uow: UnitOfWork,
+    principal: str,
+    type_: InboxFilter,
+    influencer_id: str | None,
+    limit: int,
+    offset: int,
+    *,
+    is_own: bool,
+) -> InboxPage:
+    if not is_own and influencer_id not in (None, principal):
+        return {"conversations": [], "total": 0}  # a bot talks as itself only
+    total = _count(uow, principal, type_, influencer_id, is_own=is_own)
+    found = uow.conversations.list_inbox(
+        principal,
+        type_=_TYPES[type_],
+        influencer_id=influencer_id if is_own else None,
+        limit=limit,
+        offset=offset,
+    )
+    if not is_own:
+        for conversation in found:
+            conversation["user"] = _user(conversation["user_id"])
+    return {"conversations": found, "total": total}
+
+
+def _count(uow: UnitOfWork, principal: str, type_: InboxFilter, influencer_id: str | None, *, is_own: bool) -> int:
+    """From maintained counters; with a filter on the influencer there is one conversation or none."""
+    if not is_own:
+        return uow.counters.count_conversations(principal)
+    if influencer_id is not None:
+        return int(type_ != "human" and uow.conversations.find_id(principal, influencer_id) is not None)
+    ai, human = uow.conversations.count(principal)
+    return {"ai": ai, "human": human, "all": ai + human}[type_]
+
+
+def _total(uow: UnitOfWork, conversation: StoredConversation, *, is_complete: bool) -> int:
+    unfinished = uow.messages.count_unfinished(conversation.id) if is_complete else 0
+    return conversation.message_count + conversation.banner_count + unfinished
+
+
+def _list_messages(
+    uow: UnitOfWork,
+    reader_id: str,
+    conversation_id: str,
+    limit: int,
+    offset: int,
+    is_ascending: bool,
+    is_complete: bool,
+) -> HistoryPage:
+    conversation = open_for_reader(uow, conversation_id, reader_id)
+    total = _total(uow, conversation, is_complete=is_complete)
+    found = uow.messages.list_page(
+        conversation_id, limit=limit, offset=offset, is_ascending=is_ascending, is_complete=is_complete
+    )
+    return {"messages": found, "total": total, "has_more": offset + len(found) < total}
+
+
+def _list_beside(
+    uow: UnitOfWork,
+    reader_id: str,
+    conversation_id: str,
+    limit: int,
+    before: str | None,
+    after: str | None,
+    is_ascending: bool,
+    is_complete: bool,
+) -> HistoryPage:
+    conversation = open_for_reader(uow, conversation_id, reader_id)
+    seq = uow.messages.find_seq(conversation_id, before or after or "")
+    if seq is None:
+        raise MessageNotFound
+    is_older = before is not None
+    found, has_more = uow.messages.list_beside(
+        conversation_id, seq, limit=limit, is_older=is_older, is_complete=is_complete
+    )
+    if is_older == is_ascending:  # nearest first is newest first on the older side
+        found.reverse()
+    return {
+        "messages": found,
+        "total": _total(uow, conversation, is_complete=is_complete),
+        "has_more": has_more,
+    }
+
+
+def _mark_read(uow: UnitOfWork, reader_id: str, conversation_id: str) -> ReadMark:
+    conversation = uow.conversations.find_locked(conversation_id)
+    if conversation is None:
+        raise ConversationNotFound
+    if reader_id not in (conversation.user_id, conversation.owner_id):
+        raise NotYourConversation
+    principal = _side(conversation, reader_id)
+    side: Literal["assistant", "user"] = "assistant" if principal == conversation.user_id else "user"
+    time = now()
+    uow.messages.mark_read(conversation_id, side)
+    uow.conversations.mark_read(conversation_id, principal, side, time)
+    return {
+        "id": conversation_id,
+        "unread_count": uow.conversations.count_unread(conversation_id, principal),
+        "last_read_at": to_text(time),
+    }
+
+
+def _delete(uow: UnitOfWork, user_id: str, conversation_id: str) -> int:
+    uow.conversations.find_locked(conversation_id)
+    conversation = open_for_user(uow, conversation_id, user_id)
+    uow.events.delete_of_conversation(conversation_id)
+    uow.conversations.delete_ai(conversation)
+    if conversation.influencer_id is not None:
+        uow.counters.add(conversation.influencer_id, conversations=-1, all_messages=-conversation.message_count)
+    return conversation.message_count

@@ -1,0 +1,139 @@
+"""StatusService: is everything well, and how much is there (contract section 6)."""
+
+import asyncio
+import time
+from typing import Any, Literal
+
+from yral_chat.clients.identity import TokenVerifier
+from yral_chat.clients.model_chain import ModelChain
+from yral_chat.core.clock import now, to_text
+from yral_chat.core.config import Settings
+from yral_chat.core.errors import AppError
+from yral_chat.core.version import VERSION
+from yral_chat.db.database import Database
+from yral_chat.services.turns import TurnService
+
+DATABASE_SECONDS = 2.5  # the whole answer must come within 3 s
+# The best circuit of a provider's models stands for the provider.
+_ORDER = {"closed": 0, "half_open": 1, "open": 2}
+# Parts that contract section 6 names and that this version does not have yet.
+_DISABLED = ("storage", "event_bus", "push", "profiles", "images", "speech", "transcription", "backup")
+
+State = Literal["up", "degraded", "down", "disabled"]
+Service = dict[str, Any]
+
+
+def service(
+    state: State,
+    *,
+    circuit: str | None = None,
+    latency_ms: int | None = None,
+    error: str | None = None,
+    pool: tuple[int, int] | None = None,
+) -> Service:
+    """One entry of `services`; every key is always there."""
+    return {
+        "status": state,
+        "circuit": circuit,
+        "latency_ms": latency_ms,
+        "error": error,
+        "pool_size": pool[0] if pool else None,
+        "pool_free": pool[0] - pool[1] if pool else None,
+    }
+
+
+class StatusService:
+    """States come from real traffic: asking costs no provider a request."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        model: ModelChain,
+        verifier: TokenVerifier,
+        turns: TurnService,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._model = model
+        self._verifier = verifier
+        self._turns = turns
+        self._started = time.monotonic()
+
+    async def health(self) -> dict[str, Any]:
+        """The body of `/health`."""
+        services: dict[str, Service] = {"database": await self._database_service()}
+        services |= {name: service("disabled") for name in _DISABLED}
+        services["event_bus"] = service("up")
+        identity = self._verifier.status()
+        services["identity"] = service(
+            identity, error="the keys of an issuer cannot be fetched" if identity == "down" else None
+        )
+        services |= self._models()
+        return {
+            "status": _overall(services),
+            "timestamp": to_text(now()),
+            "version": VERSION,
+            "services": services,
+        }
+
+    async def ready(self) -> dict[str, Any]:
+        """The body of `/health/ready`; migrations are done before the first request is heard."""
+        is_up = (await self._database_service())["status"] == "up"
+        checks = {"database": is_up, "migrations": True, "draining": self._turns.is_draining}
+        is_ready = is_up and not self._turns.is_draining
+        return {"status": "ready" if is_ready else "not_ready", "checks": checks}
+
+    async def status(self) -> dict[str, Any]:
+        """The body of `/status`."""
+        database = await self._database_service()
+        totals, active = await self._database.read(lambda uow: (uow.counters.totals(), uow.influencers.count_active()))
+        size, busy = self._database.pool()
+        return {
+            "service": "Yral AI Chat",
+            "version": VERSION,
+            "environment": self._settings.environment,
+            "uptime_seconds": int(time.monotonic() - self._started),
+            "database": {
+                "connected": database["status"] == "up",
+                "pool_size": size,
+                "active_connections": busy,
+            },
+            "statistics": {
+                "total_conversations": totals.conversations,
+                "total_messages": totals.messages,
+                "active_influencers": active,
+            },
+            "timestamp": to_text(now()),
+        }
+
+    async def _database_service(self) -> Service:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(DATABASE_SECONDS):
+                await self._database.read(lambda uow: uow.counters.has_deltas())
+        except (AppError, TimeoutError):
+            return service("down", error="the database does not answer")
+        latency_ms = round((time.monotonic() - started) * 1000)
+        return service("up", latency_ms=latency_ms, pool=self._database.pool())
+
+    def _models(self) -> dict[str, Service]:
+        services: dict[str, Service] = {}
+        for provider, circuits in self._model.circuits().items():
+            best = min((breaker.state for breaker in circuits.values()), key=lambda state: _ORDER[state])
+            is_well = best == "closed"
+            services[f"llm_{provider}"] = service(
+                "up" if is_well else "down" if best == "open" else "degraded",
+                circuit=best,
+                error=None if is_well else "the model provider fails",
+            )
+        return services
+
+
+def _overall(services: dict[str, Service]) -> str:
+    if services["database"]["status"] == "down":
+        return "unhealthy"
+    is_well = all(
+        entry["status"] in ("up", "disabled") and entry["circuit"] in (None, "closed") for entry in services.values()
+    )
+    return "healthy" if is_well else "degraded"

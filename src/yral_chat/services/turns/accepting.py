@@ -1,0 +1,321 @@
+"""Units of work that begin a turn, or find the one that a repeated request belongs to (contract sections 8.2–8.4)."""
+
+from typing import Any
+
+import msgspec
+
+from yral_chat.core.clock import MILLISECOND, now
+from yral_chat.core.errors import (
+    Conflict,
+    ConversationNotFound,
+    IdempotencyConflict,
+    InfluencerDiscontinued,
+    MessageNotFound,
+    NotStreamable,
+    NotYourConversation,
+    TooManyTurns,
+)
+from yral_chat.core.ids import new_id
+from yral_chat.core.objects import FINAL_READABLE
+from yral_chat.db.database import UnitOfWork
+from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
+from yral_chat.db.repositories.messages import StoredMessage
+from yral_chat.db.repositories.turns import StoredTurn
+from yral_chat.services.turns.records import Accepted, Limits, NewMessage
+
+
+def accept(
+    uow: UnitOfWork,
+    user_id: str,
+    conversation_id: str,
+    message: NewMessage,
+    limits: Limits,
+    owner: str,
+    handed_over: frozenset[str],
+) -> Accepted:
+    """Stores the message with its pending reply and turn; or finds the turn that this request repeats.
+
+    `handed_over` are replies that were received, but are not yet marked so in their row.
+    """
+    conversation = open_for_user(uow, conversation_id, user_id, is_locked=True)
+    if conversation.influencer_id is None:
+        raise NotStreamable
+    earlier = _find_earlier(uow, conversation, user_id, message, limits, handed_over)
+    if earlier is not None:
+        return _repeat(uow, conversation, earlier, message, limits, owner)
+    _check_open(conversation)
+    _check_limits(uow, conversation, limits)
+    return _begin(uow, conversation, message, limits, owner)
+
+
+def accept_regeneration(
+    uow: UnitOfWork, user_id: str, conversation_id: str, message_id: str, limits: Limits, owner: str
+) -> Accepted:
+    """Begins the next attempt of the newest model reply."""
+    conversation = open_for_user(uow, conversation_id, user_id, is_locked=True)
+    reply = uow.messages.find(conversation_id, message_id)
+    if reply is None:
+        raise MessageNotFound
+    _check_open(conversation)
+    newest = uow.messages.find_newest_model_reply(conversation_id)
+    if newest is None or newest.message["id"] != message_id:
+        raise Conflict("Only the newest reply can be regenerated")
+    if uow.messages.has_user_message_after(conversation_id, reply.message["sequence"]):
+        raise Conflict("Only the newest reply can be regenerated")
+    if uow.turns.count_in_conversation(conversation_id):
+        raise Conflict("A reply is being written")
+    _check_limits(uow, conversation, limits)
+    return _run_again(uow, conversation, reply, limits, owner, is_regeneration=True)
+
+
+def open_for_user(
+    uow: UnitOfWork, conversation_id: str, user_id: str, *, is_locked: bool = False
+) -> StoredConversation:
+    """The user's own conversation. Raises ConversationNotFound, NotYourConversation."""
+    find = uow.conversations.find_locked if is_locked else uow.conversations.find
+    conversation = find(conversation_id)
+    if conversation is None:
+        raise ConversationNotFound
+    if conversation.user_id != user_id:
+        raise NotYourConversation
+    return conversation
+
+
+def open_for_reader(uow: UnitOfWork, conversation_id: str, reader_id: str) -> StoredConversation:
+    """A conversation for its user or for the owner of its bot. Raises as `open_for_user`."""
+    conversation = uow.conversations.find(conversation_id)
+    if conversation is None:
+        raise ConversationNotFound
+    if reader_id not in (conversation.user_id, conversation.owner_id):
+        raise NotYourConversation
+    return conversation
+
+
+def _check_open(conversation: StoredConversation) -> None:
+    if conversation.influencer_status == "discontinued":
+        raise InfluencerDiscontinued
+
+
+def _check_limits(uow: UnitOfWork, conversation: StoredConversation, limits: Limits) -> None:
+    if uow.turns.count_in_conversation(conversation.id) >= limits.per_conversation:
+        raise _too_many(limits.per_conversation)
+    if uow.turns.count_of_user(conversation.user_id) >= limits.per_user:
+        raise _too_many(limits.per_user)
+
+
+def _too_many(limit: int) -> TooManyTurns:
+    retry_after = TooManyTurns.retry_after
+    return TooManyTurns(details={"limit_type": "concurrent_turns", "limit": limit, "retry_after": retry_after})
+
+
+def _find_earlier(
+    uow: UnitOfWork,
+    conversation: StoredConversation,
+    user_id: str,
+    message: NewMessage,
+    limits: Limits,
+    handed_over: frozenset[str],
+) -> tuple[StoredMessage, StoredMessage | None] | None:
+    """The user message that this request repeats, and its reply."""
+    if message.client_message_id is not None:
+        found = uow.messages.find_by_key(conversation.id, user_id, message.client_message_id)
+        if found is None:
+            return None
+        if found.body_hash != message.body_hash():
+            raise IdempotencyConflict
+        return found, uow.messages.find_reply_to(found.message["id"])
+    newest = uow.messages.find_newest_by(conversation.id, user_id)
+    time = now()
+    if newest is None or newest.body_hash != message.body_hash():
+        return None
+    if time - newest.created_at > limits.duplicate_window:
+        return None
+    reply = uow.messages.find_reply_to(newest.message["id"])
+    if reply is not None and reply.message["status"] in FINAL_READABLE:
+        is_received = reply.is_handed_over or reply.message["id"] in handed_over
+        if is_received and time - (reply.completed_at or 0) > limits.duplicate_grace:
+            return None
+    return newest, reply
+
+
+def _repeat(
+    uow: UnitOfWork,
+    conversation: StoredConversation,
+    earlier: tuple[StoredMessage, StoredMessage | None],
+    message: NewMessage,
+    limits: Limits,
+    owner: str,
+) -> Accepted:
+    """The table of contract section 8.3."""
+    user_message, reply = earlier
+    assert conversation.influencer_id is not None  # noqa: S101 - checked by accept
+    if reply is not None and _may_run_again(reply):
+        _check_open(conversation)
+        _check_limits(uow, conversation, limits)
+        return _run_again(uow, conversation, reply, limits, owner, is_regeneration=False)
+    return Accepted(user_message.message, reply, None, conversation.influencer_id)
+
+
+def _may_run_again(reply: StoredMessage) -> bool:
+    error = reply.message["error"]
+    return reply.message["status"] in ("failed", "cancelled") and error is not None and error["retryable"]
+
+
+def _begin(
+    uow: UnitOfWork, conversation: StoredConversation, message: NewMessage, limits: Limits, owner: str
+) -> Accepted:
+    assert conversation.influencer_id is not None  # noqa: S101 - checked by accept
+    time = max(now(), conversation.last_message_time + MILLISECOND)
+    user_row = _user_row(conversation, message, time)
+    reply_row = _reply_row(conversation, user_row, time + MILLISECOND)
+    user_message, reply = uow.messages.add(user_row, reply_row)
+    updated_at = max(conversation.updated_at, time)
+    uow.conversations.update(
+        conversation.id,
+        last_seq=reply_row["seq"],
+        last_message_time=reply_row["created_at"],
+        message_count=conversation.message_count + 1,
+        updated_at=updated_at,
+        **last_message_columns(user_message.message, time),
+    )
+    uow.conversations.touch(conversation.id, updated_at, reader=conversation.influencer_id, unread=1)
+    uow.counters.add(conversation.influencer_id, user_messages=1, all_messages=1)
+    turn = _turn(conversation, reply, limits, owner)
+    uow.turns.add(turn)
+    return Accepted(user_message.message, reply, turn, conversation.influencer_id)
+
+
+def _user_row(conversation: StoredConversation, message: NewMessage, time: int) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "conversation_id": conversation.id,
+        "seq": conversation.last_seq + 1,
+        "role": "user",
+        "origin": "user",
+        "message_type": message.message_type,
+        "content": message.content,
+        "status": "delivered",
+        "is_listed": True,
+        "sender_id": conversation.user_id,
+        "client_message_id": message.client_message_id,
+        "body_hash": message.body_hash(),
+        "reply_to": None,
+        "attempt": 1,
+        "last_attempt": 1,
+        "is_handed_over": False,
+        "created_at": time,
+        "completed_at": time,
+    }
+
+
+def _reply_row(conversation: StoredConversation, user_row: dict[str, Any], time: int) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "conversation_id": conversation.id,
+        "seq": user_row["seq"] + 1,
+        "role": "assistant",
+        "origin": "model",
+        "message_type": "text",
+        "content": "",
+        "status": "pending",
+        "is_listed": False,
+        "sender_id": conversation.influencer_id,
+        "client_message_id": None,
+        "body_hash": None,
+        "reply_to": user_row["id"],
+        "attempt": 1,
+        "last_attempt": 1,
+        "is_handed_over": False,
+        "created_at": time,
+        "completed_at": None,
+    }
+
+
+def _turn(
+    conversation: StoredConversation,
+    reply: StoredMessage,
+    limits: Limits,
+    owner: str,
+    *,
+    is_regeneration: bool = False,
+    is_replacement: bool = False,
+) -> StoredTurn:
+    time = now()
+    return StoredTurn(
+        id=reply.message["id"],
+        conversation_id=conversation.id,
+        user_id=conversation.user_id,
+        user_message_id=reply.message["reply_to"] or "",
+        kind="reply",
+        seq=reply.message["sequence"],
+        attempt=reply.last_attempt,
+        takeovers=0,
+        is_regeneration=is_regeneration,
+        is_replacement=is_replacement,
+        owner=owner,
+        lease_until=time + limits.lease,
+        created_at=time,
+    )
+
+
+def _run_again(
+    uow: UnitOfWork,
+    conversation: StoredConversation,
+    reply: StoredMessage,
+    limits: Limits,
+    owner: str,
+    *,
+    is_regeneration: bool,
+) -> Accepted:
+    """The next attempt of a reply that ended. A delivered text stays until the new one is complete."""
+    assert conversation.influencer_id is not None  # noqa: S101 - a model reply has its influencer
+    is_replacement = reply.message["status"] in FINAL_READABLE
+    reply = begin_attempt(uow, conversation, reply, is_replacement=is_replacement)
+    turn = _turn(conversation, reply, limits, owner, is_regeneration=is_regeneration, is_replacement=is_replacement)
+    uow.turns.add(turn)
+    user_message = uow.messages.find(conversation.id, turn.user_message_id)
+    assert user_message is not None  # noqa: S101 - a reply's question is never deleted alone
+    return Accepted(user_message.message, reply, turn, conversation.influencer_id)
+
+
+def begin_attempt(
+    uow: UnitOfWork, conversation: StoredConversation, reply: StoredMessage, *, is_replacement: bool
+) -> StoredMessage:
+    """Counts a new attempt of `reply` and, unless its text stays for now, makes it pending and empty again."""
+    message_id = reply.message["id"]
+    attempt = reply.last_attempt + 1
+    if is_replacement:
+        uow.messages.update(message_id, last_attempt=attempt)
+        return msgspec.structs.replace(reply, last_attempt=attempt)
+    uow.messages.update(
+        message_id,
+        status="pending",
+        content="",
+        is_listed=False,
+        attempt=attempt,
+        last_attempt=attempt,
+        error_code=None,
+        token_count=None,
+        is_handed_over=False,
+        completed_at=None,
+    )
+    if reply.is_listed:
+        uow.conversations.update(conversation.id, message_count=conversation.message_count - 1)
+        if conversation.last_id == message_id:
+            show_last_message(uow, conversation.id)
+    renewed = uow.messages.find(conversation.id, message_id)
+    assert renewed is not None  # noqa: S101 - just updated
+    return renewed
+
+
+def show_last_message(uow: UnitOfWork, conversation_id: str) -> None:
+    """Finds anew what the inbox shows as the last message, after it ceased to be one."""
+    last = uow.messages.find_last_final(conversation_id)
+    if last is None:
+        columns: dict[str, Any] = dict.fromkeys(
+            ("last_id", "last_seq_shown", "last_content", "last_role", "last_type", "last_created_at",
+             "last_status", "last_sender_id")
+        )  # fmt: skip
+    else:
+        columns = last_message_columns(last.message, last.created_at)
+    uow.conversations.update(conversation_id, **columns)

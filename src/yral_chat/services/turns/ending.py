@@ -1,0 +1,191 @@
+"""Units of work that end a turn, take one over, or record what it cost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from yral_chat.clients.language_model import ModelCall
+from yral_chat.core.clock import now
+from yral_chat.core.objects import Message
+from yral_chat.db.database import UnitOfWork
+from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
+from yral_chat.db.repositories.messages import StoredMessage, is_listed
+from yral_chat.db.repositories.turns import StoredTurn
+from yral_chat.services.turns.accepting import begin_attempt
+from yral_chat.services.turns.records import Ending
+
+RECORD_JOB = "turns.record"
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The stored end of a turn. `seq` and `event` are the durable event that tells of it."""
+
+    reply: StoredMessage
+    event: str
+    data: dict[str, Any]
+    seq: int
+
+
+def end(
+    uow: UnitOfWork, turn: StoredTurn, ending: Ending, calls: list[ModelCall], absolute: Callable[[str], str]
+) -> Ended | None:
+    """Stores how the attempt ended: message, counts, event and job in one transaction.
+
+    `absolute` makes a whole address of a stored picture's path.
+    None when this attempt is not in charge any more, or the conversation is gone: then nothing is written.
+    """
+    conversation = uow.conversations.find_locked(turn.conversation_id)
+    if conversation is None or not uow.turns.finish(turn.id, turn.attempt):
+        return None
+    before = uow.messages.find(turn.conversation_id, turn.id)
+    assert before is not None  # noqa: S101 - the turn's row goes with its message
+    is_complete = ending.error_code is None
+    if is_complete or not turn.is_replacement:
+        reply = _store(uow, conversation, turn, before, ending)
+    else:
+        reply = before  # a delivered text stays for good when its replacement does not come
+    is_new = is_complete and not turn.is_replacement
+    uow.jobs.add(RECORD_JOB, _record(turn, calls, conversation.influencer_id or "", is_new=is_new))
+    return _tell(uow, conversation, turn, reply, absolute, is_complete=is_complete)
+
+
+def _store(
+    uow: UnitOfWork, conversation: StoredConversation, turn: StoredTurn, before: StoredMessage, ending: Ending
+) -> StoredMessage:
+    time = now()
+    status = "delivered" if ending.error_code is None else "cancelled" if ending.error_code == "CANCELLED" else "failed"
+    is_shown = is_listed("assistant", status, ending.content)
+    uow.messages.update(
+        turn.id,
+        status=status,
+        content=ending.content,
+        is_listed=is_shown,
+        attempt=turn.attempt,
+        error_code=ending.error_code,
+        token_count=ending.tokens,
+        provider=ending.provider or None,
+        model=ending.model,
+        is_handed_over=False,
+        completed_at=time,
+    )
+    reply = uow.messages.find(turn.conversation_id, turn.id)
+    assert reply is not None  # noqa: S101 - just updated
+    if not is_shown:
+        return reply
+    changes: dict[str, Any] = {"updated_at": max(conversation.updated_at, time)}
+    if not before.is_listed:
+        changes["message_count"] = conversation.message_count + 1
+    if status in ("delivered", "cancelled") and reply.message["sequence"] >= (conversation.last_seq_shown or 0):
+        changes |= last_message_columns(reply.message, reply.created_at)
+    uow.conversations.update(conversation.id, **changes)
+    is_newly_unread = status == "delivered" and before.message["status"] != "delivered"
+    uow.conversations.touch(
+        conversation.id, changes["updated_at"], reader=conversation.user_id, unread=int(is_newly_unread)
+    )
+    return reply
+
+
+def _tell(
+    uow: UnitOfWork,
+    conversation: StoredConversation,
+    turn: StoredTurn,
+    reply: StoredMessage,
+    absolute: Callable[[str], str],
+    *,
+    is_complete: bool,
+) -> Ended:
+    data: dict[str, Any] = {"conversation_id": conversation.id, "message": reply.message}
+    event = "message_updated"
+    if is_complete and not turn.is_regeneration:
+        event = "new_message"
+        summary = uow.conversations.find_summary(conversation.id, conversation.user_id)
+        assert summary is not None  # noqa: S101 - the conversation is locked by this unit
+        influencer = summary["influencer"]
+        if influencer is not None:
+            influencer["suggested_messages"] = None
+            influencer["avatar_url"] = absolute(influencer["avatar_url"])
+        data |= {
+            "influencer_id": conversation.influencer_id,
+            "influencer": influencer,
+            "user": None,
+            "unread_count": summary["unread_count"],
+        }
+    seq = uow.events.add(conversation.user_id, conversation.id, event, data)
+    return Ended(reply, event, data, seq)
+
+
+def take_over(uow: UnitOfWork, turn: StoredTurn, owner: str, lease_until: int) -> tuple[StoredTurn, Message] | None:
+    """Makes `owner` run the next attempt of an orphaned turn: the partial text goes, the attempt rises.
+
+    Returns the turn as it is now and the user message; None when somebody else was faster.
+    """
+    conversation = uow.conversations.find_locked(turn.conversation_id)
+    if conversation is None or not uow.turns.take_over(turn, owner, lease_until):
+        return None
+    before = uow.messages.find(turn.conversation_id, turn.id)
+    user_message = uow.messages.find(turn.conversation_id, turn.user_message_id)
+    assert before is not None and user_message is not None  # noqa: S101, PT018 - turns go with their messages
+    begin_attempt(uow, conversation, before, is_replacement=turn.is_replacement)
+    if conversation.influencer_id is not None:
+        # What the lost attempt has cost is unknown to us, but that there was one is not.
+        lost = ModelCall(provider="unknown", model="unknown", started_at=turn.created_at)
+        uow.jobs.add(RECORD_JOB, _record(turn, [lost], conversation.influencer_id, is_new=False))
+    return msgspec.structs.replace(turn, attempt=turn.attempt + 1, takeovers=turn.takeovers + 1, owner=owner), (
+        user_message.message
+    )
+
+
+def _record(turn: StoredTurn, calls: list[ModelCall], influencer_id: str, *, is_new: bool) -> dict[str, Any]:
+    return {
+        "turn_id": turn.id,
+        "attempt": turn.attempt,
+        "user_id": turn.user_id,
+        "influencer_id": influencer_id,
+        "conversation_id": turn.conversation_id,
+        "delivered": int(is_new),
+        "calls": [msgspec.to_builtins(call) for call in calls],
+    }
+
+
+def record(uow: UnitOfWork, job_ids: list[str], payloads: list[dict[str, Any]]) -> None:
+    """Writes usage and counts of ended turns and deletes their jobs: together, so that it happens once."""
+    if uow.jobs.delete(*job_ids) != len(job_ids):
+        raise RuntimeError("a job of this group was done by somebody else")
+    uow.usage.add([_usage_row(payload, number, call) for payload in payloads for number, call in _calls(payload)])
+    delivered: dict[str, int] = {}
+    for payload in payloads:
+        delivered[payload["influencer_id"]] = delivered.get(payload["influencer_id"], 0) + payload["delivered"]
+    for influencer_id, count in delivered.items():
+        if count:
+            uow.counters.add(influencer_id, all_messages=count)
+
+
+def _calls(payload: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    return list(enumerate(payload["calls"]))
+
+
+def _usage_row(payload: dict[str, Any], number: int, call: dict[str, Any]) -> dict[str, Any]:
+    usage = call["usage"]
+    return {
+        "id": f"{payload['turn_id']}:{payload['attempt']}:{number}",
+        "turn_id": payload["turn_id"],
+        "attempt": payload["attempt"],
+        "user_id": payload["user_id"],
+        "influencer_id": payload["influencer_id"],
+        "conversation_id": payload["conversation_id"],
+        "provider": call["provider"],
+        "model": call["model"],
+        "outcome": call["outcome"] or "abandoned",
+        "prompt_tokens": usage["prompt"],
+        "cached_tokens": usage["cached"],
+        "output_tokens": usage["output"],
+        "thinking_tokens": usage["thinking"],
+        "first_token_ms": _milliseconds(call["first_token_seconds"]),
+        "duration_ms": _milliseconds(call["duration_seconds"]),
+        "started_at": call["started_at"],
+    }
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)

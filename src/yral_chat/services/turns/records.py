@@ -1,0 +1,118 @@
+"""What turns are made of, between the request, the database and the model."""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from yral_chat.core.errors import AppError
+from yral_chat.core.objects import ErrorCode, Message, MessageType
+from yral_chat.db.repositories.messages import StoredMessage
+from yral_chat.db.repositories.turns import StoredTurn
+from yral_chat.realtime.hub import ReplyStream, sse_frame
+
+
+class NewMessage(msgspec.Struct, frozen=True):
+    """What somebody sends; `content` is trimmed."""
+
+    content: str
+    message_type: MessageType = "text"
+    client_message_id: str | None = None
+
+    def body_hash(self) -> str:
+        """Equal for equal bodies in the sense of contract section 8.3."""
+        return hashlib.sha256(msgspec.json.encode((self.message_type, self.content))).hexdigest()
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How much may run at once, and how long a repetition without a key is one (microseconds)."""
+
+    per_conversation: int
+    per_user: int
+    duplicate_window: int
+    duplicate_grace: int
+    lease: int
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """What became of a request in the database.
+
+    `turn` is set when this request makes the model run; `reply` is None where no reply belongs to the message.
+    """
+
+    user_message: Message
+    reply: StoredMessage | None
+    turn: StoredTurn | None
+    influencer_id: str
+
+    @property
+    def is_replay(self) -> bool:
+        return self.turn is None
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How an attempt ended, before it is stored. `error_code` None: the reply is complete."""
+
+    content: str
+    error_code: ErrorCode | None = None
+    error: AppError | None = None
+    outcome: str = "completed"  # for metrics: the model's outcome
+    provider: str = ""
+    model: str | None = None
+    tokens: int | None = None
+
+
+class TurnResult(msgspec.Struct, frozen=True):
+    """How a turn ended for those who listen.
+
+    `error` is the refusal that a waiting sender gets; None: the reply is there. `is_running`: the turn goes on
+    elsewhere, or later.
+    """
+
+    user_message: Message | None
+    assistant_message: Message | None
+    provider: str = "unknown"
+    model: str | None = None
+    error_code: ErrorCode | None = None
+    error_message: str = ""
+    error: AppError | None = None
+    is_running: bool = False
+    is_retryable: bool = True
+
+    def frame(self, attempt: int) -> bytes:
+        """The last event of the stream: `done` or `error` (contract section 9.2)."""
+        if self.error_code is None:
+            assert self.assistant_message is not None  # noqa: S101 - a complete reply has its message
+            return sse_frame(
+                "done",
+                f"{attempt}-done",
+                {
+                    "assistant_message": self.assistant_message,
+                    "provider": self.provider,
+                    "model": self.model,
+                    "tokens": self.assistant_message["token_count"] or 0,
+                    "blocked": self.assistant_message["origin"] == "safety",
+                },
+            )
+        return sse_frame(
+            "error",
+            f"{attempt}-error",
+            {
+                "code": self.error_code,
+                "message": self.error_message,
+                "retryable": self.is_retryable,
+                "turn_running": self.is_running,
+            },
+        )
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """A request's hold on a turn: the stream to follow or to wait for."""
+
+    user_message: Message
+    reply: StoredMessage | None
+    stream: ReplyStream | None
+    is_replay: bool
+
+
+StopReason = Literal["cancelled", "deleted", "handed_back"]

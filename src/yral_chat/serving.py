@@ -1,0 +1,105 @@
+"""One serving process: binds, tells where it is, and on a signal drains before it stops listening."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from loguru import logger
+
+from yral_chat.core.config import Settings
+from yral_chat.main import create_app
+from yral_chat.resources import Resources
+
+# After draining, what still hangs on a connection (a stuck reader) is cut.
+CUT_SECONDS = 5
+MAX_FRAME_BYTES = 4096  # of a client's WebSocket frame; contract section 10.1
+BACKLOG = 2048
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn closes its listeners as soon as a signal comes; this one goes on answering until the drain is over.
+
+    A second signal stops at once. The process ends with status 0, as a service manager expects.
+    """
+
+    def __init__(self, config: uvicorn.Config, resources: Resources, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._resources = resources
+        self._on_ready = on_ready
+        self._drain: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        if self._drain is None:
+            logger.info("server.draining", signal=signal.Signals(sig).name)
+            self._drain = asyncio.get_running_loop().create_task(self._drain_and_exit())
+        else:
+            self.force_exit = self.should_exit = True
+
+    async def _drain_and_exit(self) -> None:
+        try:
+            await self._resources.drain()
+        finally:
+            self.should_exit = True
+
+
+def bind(settings: Settings) -> tuple[socket.socket, Settings]:
+    """The listening socket, and the settings with the address that clients reach. Raises OSError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(False)
+    port = listener.getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+    update: dict[str, object] = {"port": port}
+    if settings.public_base_url is None:
+        update["public_base_url"] = f"http://{host}:{port}"
+    return listener, settings.model_copy(update=update)
+
+
+async def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[Resources], None]) -> None:
+    """Serves until a signal. Raises what `Resources.open` raises, before anything is heard."""
+    resources = Resources(settings)
+    await resources.open()
+    config = uvicorn.Config(
+        create_app(settings, resources),
+        lifespan="on",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=MAX_FRAME_BYTES,
+        ws_ping_interval=settings.ws_ping_seconds,
+        ws_ping_timeout=settings.ws_ping_seconds,
+        ws_per_message_deflate=False,  # a deflate window would double the memory of an idle socket
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=CUT_SECONDS,
+        backlog=BACKLOG,
+    )
+    await DrainingServer(config, resources, lambda: on_ready(resources)).serve([listener])

@@ -1,0 +1,1 @@
+window.Redoc.init("/openapi.json", { hideDownloadButtons: false }, document.getElementById("redoc"));

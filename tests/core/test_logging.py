@@ -1,0 +1,158 @@
+"""Lines say what happened and never more."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from yral_chat.core.logging import configure_logging, correlation_id, hashed, log
+
+
+class Lines:
+    """Takes the place of standard error."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def __call__(self, line: bytes) -> None:
+        self.written.append(line)
+
+    def json(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.written]
+
+    def text(self) -> str:
+        return b"".join(self.written).decode()
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield Lines()
+    logger.remove()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_json_line_has_the_event_its_fields_and_the_correlation_id(lines: Lines) -> None:
+    configure_logging("INFO", "json", write=lines)
+    token = correlation_id.set("request-1")
+    log.info("turn.finished", turn_id="t1", tokens=12, outcome={"kind": "completed"})
+    correlation_id.reset(token)
+    [line] = lines.json()
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "INFO",
+        "event": "turn.finished",
+        "correlation_id": "request-1",
+        "turn_id": "t1",
+        "tokens": 12,
+        "outcome": {"kind": "completed"},
+    }
+    assert lines.written[0].endswith(b"}\n")
+
+
+def test_fields_cannot_replace_what_every_line_has(lines: Lines) -> None:
+    configure_logging("INFO", "json", write=lines)
+    log.info("real.event", event="forged", level="forged")
+    [line] = lines.json()
+    assert (line["event"], line["level"]) == ("real.event", "INFO")
+
+
+@pytest.mark.parametrize("value", ["\ud800", {1: "a"}, 2**80, object(), b"\xff", ValueError("x")])
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_a_line_is_written_whatever_a_field_holds(lines: Lines, style: Any, value: object) -> None:
+    configure_logging("INFO", style, write=lines)
+    log.info("odd.value", value=value, count=3)
+    assert "odd.value" in lines.text()
+    if style == "json":
+        assert lines.json()[0]["count"] == 3
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_a_traceback_shows_no_values_of_variables(lines: Lines, style: Any) -> None:
+    configure_logging("INFO", style, write=lines)
+
+    def failing(secret: str) -> None:
+        raise ZeroDivisionError(len(secret))
+
+    try:
+        failing("hunter2"[::-1] * 2)
+    except ZeroDivisionError as error:
+        log.opt(exception=error).error("request.failed")
+    assert "ZeroDivisionError" in lines.text()
+    assert "in failing" in lines.text()
+    assert "2retnuh" not in lines.text()
+
+
+def test_below_the_level_nothing_is_written(lines: Lines) -> None:
+    configure_logging("WARNING", "json", write=lines)
+    log.info("small.talk")
+    logging.getLogger("somewhere").info("small talk")
+    log.warning("large.talk")
+    assert [line["event"] for line in lines.json()] == ["large.talk"]
+
+
+def test_a_field_cannot_forge_a_second_line_of_text(lines: Lines) -> None:
+    configure_logging("INFO", "text", write=lines)
+    log.info("user.named", name="eve\n12:00:00.000 ERROR forged \x1b[31m")
+    logging.getLogger("library").warning("first\nsecond {braces} %s", "\x1b[2J")
+    assert lines.text().count("\n") == 2
+    assert "\x1b" not in lines.text()
+
+
+def test_text_is_coloured_only_on_demand(lines: Lines) -> None:
+    configure_logging("INFO", "text", write=lines, coloured=True)
+    log.warning("much.colour")
+    assert "\x1b[33m" in lines.text()
+
+
+def test_records_of_the_standard_library_come_through_the_same_sink(lines: Lines) -> None:
+    configure_logging("INFO", "json", write=lines)
+    logging.getLogger("some.library").warning("took %d {s}", 3)
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        logging.getLogger("asyncio").exception("Task exception")
+    first, second = lines.json()
+    assert (first["event"], first["logger"], first["level"]) == ("took 3 {s}", "some.library", "WARNING")
+    assert second["logger"] == "asyncio"
+    assert "KeyError" in second["exception"]
+
+
+def test_query_strings_in_the_server_messages_are_redacted(lines: Lines) -> None:
+    configure_logging("INFO", "json", write=lines)
+    message = '%s - "WebSocket %s" [accepted]'
+    logging.getLogger("uvicorn.error").info(message, "127.0.0.1:1", "/api/v1/chat/ws/inbox/u?token=aaa.bbb.ccc&since=3")
+    assert "aaa" not in lines.text()
+    assert lines.json()[0]["event"] == '127.0.0.1:1 - "WebSocket /api/v1/chat/ws/inbox/u?[redacted]" [accepted]'
+
+
+def test_the_server_finds_no_handler_for_its_own_access_log(lines: Lines) -> None:
+    configure_logging("INFO", "json", write=lines)
+    assert not logging.getLogger("uvicorn.access").hasHandlers()
+
+
+@pytest.mark.parametrize("name", ["sqlalchemy.engine.Engine", "websockets.server", "aiohttp.client", "asyncio"])
+def test_chatty_libraries_stay_quiet_even_at_the_lowest_level(lines: Lines, name: str) -> None:
+    configure_logging("TRACE", "json", write=lines)
+    logging.getLogger(name).debug("INSERT INTO messages VALUES ('a secret thought')")
+    assert lines.written == []
+
+
+def test_configuring_again_replaces_the_sink(lines: Lines) -> None:
+    earlier = Lines()
+    configure_logging("INFO", "json", write=earlier)
+    configure_logging("INFO", "json", write=lines)
+    log.info("only.once")
+    assert earlier.written == []
+    assert len(lines.written) == 1
+
+
+def test_a_person_is_named_by_a_stable_hash() -> None:
+    assert hashed("user-1") == hashed("user-1")
+    assert hashed("user-1") != hashed("user-2")
+    assert "user" not in hashed("user-1")

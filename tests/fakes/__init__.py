@@ -1,0 +1,1 @@
+"""Real servers on loopback that stand for what the service talks to."""
