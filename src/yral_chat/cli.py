@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -57,7 +58,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
         stop(f"{error.filename or settings.data_dir}: {error.strerror or error}")
 
 
-def run(main: "asyncio._CoroutineLike[None]") -> None:
+def run(main: Coroutine[Any, Any, None]) -> None:
     """Runs `main` on uvloop where there is one."""
     try:
         import uvloop
@@ -98,7 +99,8 @@ def announce(settings: Settings, resources: "Resources") -> None:
 def migrate() -> None:
     """Create or upgrade the tables. Refused while a server uses the database: it migrates by itself at its start."""
     from yral_chat.core.logging import configure_logging
-    from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, create_database
+    from yral_chat.db.backends import create_database
+    from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
     from yral_chat.db.migrations import HEAD
     from yral_chat.db.migrations import migrate as upgrade
 

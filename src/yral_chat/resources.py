@@ -9,7 +9,8 @@ from yral_chat.clients.model_chain import ModelChain, build_model
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.config import Settings
 from yral_chat.core.metrics import Metrics
-from yral_chat.db.database import Database, create_database
+from yral_chat.db.backends import create_database
+from yral_chat.db.database import Database
 from yral_chat.db.migrations import migrate
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.chat import ChatService

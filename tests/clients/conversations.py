@@ -23,7 +23,7 @@ def conversation(
     *texts: str,
     system: str = "You are Asha.",
     persona: Persona = ASHA,
-    seconds: float = 20,
+    seconds: float = 120,
     first: str = "user",
     correlation_id: str = "",
 ) -> ModelRequest:

@@ -282,6 +282,15 @@ async def test_a_wrong_key_is_an_outage_although_the_vendor_calls_it_400(server:
     assert heard.failure.reason == "HTTP 400, key refused"
 
 
+async def test_a_missing_key_is_refused() -> None:
+    async with FakeModelServer() as server:
+        client = gemini(server, api_key="")
+        heard = await listen(client)
+        await client.close()
+    assert heard.failure is not None
+    assert heard.failure.reason == "HTTP 403, key refused"
+
+
 async def test_429_honours_retry_delay_and_tells_load_from_quota(server: FakeModelServer, client: GeminiClient) -> None:
     server.script.extend([Behaviour(status=429, retry_after=13.5), Behaviour(status=429, is_load=True)])
     quota, load = await listen(client), await listen(client)

@@ -4,16 +4,18 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx2
 import uvicorn
-from fastapi import APIRouter, FastAPI, Path, Query, Request, Response, WebSocket
+from fastapi import APIRouter, FastAPI, Query, Request, Response, WebSocket
+from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.responses import StreamingResponse
+from starlette.staticfiles import StaticFiles
 
 from yral_chat.api import errors
 from yral_chat.core.config import Settings
@@ -36,6 +38,7 @@ class Gates:
     """What a test waits for, and what it lets happen."""
 
     def __init__(self) -> None:
+        self.has_begun = asyncio.Event()
         self.next_chunk = asyncio.Event()
         self.has_ended = asyncio.Event()
 
@@ -63,10 +66,7 @@ def application(
     app.include_router(_influencers(), prefix="/api/v1")
     app.include_router(_versioned(), prefix="/api")
 
-    async def file(request: Request) -> Response:
-        return PlainTextResponse("file " + request.path_params["name"])
-
-    app.mount("/static", Mount("/", routes=[Route("/{name}", file)]))
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent))
     return app
 
 
@@ -109,7 +109,7 @@ def _add_plain_routes(app: FastAPI) -> None:
         return [Item(name="item")] * limit
 
     @app.get("/items/{item_id}")
-    async def get_item(item_id: Annotated[str, Path(max_length=10)]) -> dict[str, str]:
+    async def get_item(item_id: Annotated[str, PathParameter(max_length=10)]) -> dict[str, str]:
         return {"id": item_id}
 
     @app.post("/raw")
@@ -123,6 +123,7 @@ def _add_plain_routes(app: FastAPI) -> None:
 
 def _add_streams(app: FastAPI, gates: Gates) -> None:
     async def chunks() -> AsyncIterator[bytes]:
+        gates.has_begun.set()
         try:
             yield b"data: first\n\n"
             await gates.next_chunk.wait()

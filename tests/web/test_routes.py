@@ -9,10 +9,11 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from yral_chat.core.config import Settings
+from yral_chat.personas import PICTURES_DIR
 from yral_chat.web import routes
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-PERSONA = next(routes.PERSONAS.glob("*.webp")).stem
+PERSONA = next(PICTURES_DIR.glob("*.webp")).stem
 
 
 def client_for(*, docs_enabled: bool = True) -> TestClient:

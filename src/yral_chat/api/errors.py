@@ -125,16 +125,11 @@ def _stated(item: Mapping[str, Any], document: Any) -> dict[str, Any]:
         msg = f"Invalid JSON: {item.get('ctx', {}).get('error', msg)}"
     elif kind == "union_tag_invalid":
         msg = f"Expected one of the tags {item['ctx']['expected_tags']}"  # the original repeats the tag it found
-    return {"type": kind, "loc": [_location(part) for part in loc], "msg": _sendable(msg)}
+    return {"type": kind, "loc": [_location(part) for part in loc], "msg": msg}
 
 
 def _location(part: str | int) -> str | int:
-    return part if isinstance(part, int) else _sendable(part[:MAX_LOCATION_TEXT])
-
-
-def _sendable(text: str) -> str:
-    """Without unpaired surrogates, which a JSON key can bring in and UTF-8 cannot carry out."""
-    return text.encode("utf-8", "replace").decode()
+    return part if isinstance(part, int) else part[:MAX_LOCATION_TEXT]
 
 
 def _byte_offset(document: Any, characters: Any) -> int:

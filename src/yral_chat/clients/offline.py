@@ -118,7 +118,7 @@ HINGLISH = Phrases(
         "Phir milte hain, tab tak mast raho.",
         "Theek hai, baat yahin se aage badhayenge.",
     ),
-    trait=("Log kehte hain, {key}: {value}, aur sahi kehte hain.", "{key}? {value}, hamesha."),
+    trait=("Log kehte hain, {key}: {value}, aur sahi kehte hain.", "{key}: {value}, hamesha aur har kisi ke saath."),
     questions=(
         "Tumhare liye best result kya hoga?",
         "Yeh kab se important ho gaya?",
@@ -322,11 +322,11 @@ class _Reply:
             parts = [self._choose(self._phrases.openings), self._choose(self._phrases.listening)]
         if honesty := self._opening_honesty():
             return [*parts, *honesty, self._suggestion()]
-        if topic and self._seed % 3 == 0:
-            parts.insert(0, self._choose(self._phrases.openings))
         turn = sum(message.role == "user" for message in self._messages)
         if turn % 3 == 0 and (trait := self._trait()):
             parts.append(trait)
+        elif topic and self._seed % 3 == 0:
+            parts.insert(0, self._choose(self._phrases.openings))
         parts.append(self._suggestion() if turn % 2 == 0 else self._choose(self._phrases.questions))
         return parts
 

@@ -132,7 +132,7 @@ class Settings(BaseSettings):
             if value is not None:
                 raise ValueError(f"{name} is not supported yet: this version runs in one process. Unset it.")
         if self.auth_dev_secret and not self.is_local:
-            raise ValueError("AUTH_DEV_SECRET is for development and test only: anyone who has it can be anyone. Unset it.")
+            raise ValueError("AUTH_DEV_SECRET is for development and test only: who has it can be anyone. Unset it.")
         if self.auth_dev_secret and len(self.auth_dev_secret.get_secret_value().encode()) < 32:
             raise ValueError("AUTH_DEV_SECRET needs at least 32 bytes")
         if not self.auth_issuers and not self.is_local:

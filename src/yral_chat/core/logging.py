@@ -37,11 +37,12 @@ _LIBRARY_LEVELS: Final = {
     "websockets": logging.WARNING,
     "aiohttp": logging.INFO,
     "asyncio": logging.INFO,
-    "alembic": logging.INFO,
+    "alembic": logging.WARNING,
+    "uvicorn": logging.WARNING,
 }
 _LOGURU_LEVELS: Final = frozenset({"TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
 
-# uvicorn logs the whole request target of a WebSocket, and a token may stand in its query.
+# uvicorn logs the whole request target of a WebSocket, HTTP clients log URLs; a token may stand in the query.
 _QUERY: Final = re.compile(r"\?[^\s\"']+")
 
 _COLOURS: Final = {
@@ -152,9 +153,7 @@ class _StdlibHandler(logging.Handler):
     """Hands the records of the standard library's loggers to the one sink."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if record.name.startswith("uvicorn"):
-            message = _QUERY.sub("?[redacted]", message)
+        message = _QUERY.sub("?[redacted]", record.getMessage())
         level = record.levelname if record.levelname in _LOGURU_LEVELS else record.levelno
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
         # No arguments follow the message, so its braces are safe from formatting.

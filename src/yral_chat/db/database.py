@@ -12,7 +12,6 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from loguru import logger
 from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
 
 from yral_chat.db.repositories.conversations import ConversationRepository
 from yral_chat.db.repositories.counters import CounterRepository
@@ -107,11 +106,11 @@ class Database(Protocol):
         ...
 
 
-class DatabaseInUse(Exception):  # noqa: N818 - states the fact
+class DatabaseInUse(Exception):
     """Another process serves this database."""
 
 
-class DatabaseUnusable(Exception):  # noqa: N818 - states the fact
+class DatabaseUnusable(Exception):
     """The database cannot be opened or is not ours; the message says what to do. Nothing was changed."""
 
 
@@ -178,17 +177,3 @@ class Deliveries:
                 work.future.set_result(result)
             else:
                 work.future.set_exception(error)
-
-
-def create_database(url: str, *, pool_size: int = 10) -> Database:
-    """The database behind `url` (`sqlite:///path` or `postgresql://…`), not yet opened. Raises DatabaseUnusable."""
-    backend = make_url(url).get_backend_name()
-    if backend == "sqlite":
-        from yral_chat.db.sqlite import SQLiteDatabase
-
-        return SQLiteDatabase(url)
-    if backend == "postgresql":
-        from yral_chat.db.postgres import PostgresDatabase
-
-        return PostgresDatabase(url, pool_size=pool_size)
-    raise DatabaseUnusable(f"DATABASE_URL names an unknown database: {backend}. Use sqlite:///… or postgresql://…")

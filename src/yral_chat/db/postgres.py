@@ -114,7 +114,8 @@ class PostgresDatabase:
         self._is_open = False
         for _ in self._threads:
             self._queue.put(None)
-        await asyncio.to_thread(lambda: [thread.join() for thread in self._threads])
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
         self._threads.clear()
         self._engine.dispose()
         if self._lock_connection is not None:

@@ -80,7 +80,8 @@ def check_file(path: Path) -> None:
         raise DatabaseUnusable(f"{path} cannot be read ({error.strerror}). Check its owner and permissions.") from error
     if header and header != HEADER:
         raise DatabaseUnusable(
-            f"{path} is not a SQLite database; it was left untouched. Move it away, or set DATABASE_URL to another file."
+            f"{path} is not a SQLite database; it was left untouched. "
+            "Move it away, or set DATABASE_URL to another file."
         )
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise DatabaseUnusable(
@@ -169,7 +170,8 @@ class SQLiteDatabase:
         self._writes.put(None)
         for _ in range(READERS):
             self._reads.put(None)
-        await asyncio.to_thread(lambda: [thread.join() for thread in self._threads])
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
         self._threads.clear()
         for engine in self._engines:
             engine.dispose()

@@ -244,7 +244,7 @@ def _list_own(uow: UnitOfWork, user_id: str, influencer_id: str | None, limit: i
     page = _list(uow, user_id, "ai", influencer_id, limit, offset, is_own=True)
     recent = uow.messages.list_recent_of([conversation["id"] for conversation in page["conversations"]])
     page["conversations"] = [
-        {**conversation, "recent_messages": recent[conversation["id"]]}  # type: ignore[typeddict-item]
+        {**conversation, "recent_messages": recent[conversation["id"]]}  # type: ignore[typeddict-unknown-key]
         for conversation in page["conversations"]
     ]
     return page

@@ -13,12 +13,12 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
 from yral_chat.core.config import Settings
+from yral_chat.personas import PICTURES_DIR
 from yral_chat.web.accept import prefers_html
 
 SERVICE_NAME = "Yral AI Chat"
 
 STATIC = Path(__file__).parent / "static"
-PERSONAS = Path(__file__).parent.parent / "personas"
 
 # Avatars may live anywhere (an owner names any http or https address), scripts and styles only here.
 PAGE_POLICY = (
@@ -100,7 +100,7 @@ def install(app: FastAPI, settings: Settings, version: str) -> None:
         _install_docs(app, "/redoc", "redoc.html")
     for name in ("favicon.ico", "favicon.svg"):
         _install_file(app, f"/{name}", STATIC / "icons" / name)
-    pictures = StaticFolder(PERSONAS, suffixes=frozenset({".webp", ".png"}), cache_control="public, max-age=3600")
+    pictures = StaticFolder(PICTURES_DIR, suffixes=frozenset({".webp", ".png"}), cache_control="public, max-age=3600")
     app.mount("/static/personas", pictures, name="personas")
     # Revalidated at each load: the modules of a page must all be of one version.
     files = StaticFolder(STATIC, suffixes=frozenset(MEDIA_TYPES), cache_control="no-cache")

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, create_model
 from typing_extensions import TypedDict
 
 from yral_chat.core.objects import ConversationInfluencer, ConversationUser, Message, Time
@@ -150,7 +150,10 @@ def event_documents() -> dict[str, dict[str, Any]]:
 
 
 def _frame_schema(name: str, data: Any) -> dict[str, Any]:
-    frame = TypedDict("Frame", {"event": Literal[name], "seq": int, "data": data})  # type: ignore[misc,valid-type]
-    frame.__pydantic_config__ = ConfigDict(extra="forbid", title=f"{name} frame")  # type: ignore[attr-defined]
-    schema: dict[str, Any] = TypeAdapter(frame).json_schema()
+    frame: Any = create_model(  # type: ignore[call-overload]
+        f"{name} frame",
+        __config__=ConfigDict(extra="forbid"),
+        **{"event": (Literal[name], ...), "seq": (int, ...), "data": (data, ...)},
+    )
+    schema: dict[str, Any] = frame.model_json_schema()
     return schema

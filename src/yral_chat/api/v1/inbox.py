@@ -103,8 +103,8 @@ async def _serve(websocket: WebSocket, listener: Listener, missed: list[str]) ->
     """Sends until the listener is closed, listens until the client leaves."""
     reader = asyncio.create_task(_read(websocket, listener))
     try:
-        for frame in missed:
-            await websocket.send_text(frame)
+        for missed_frame in missed:
+            await websocket.send_text(missed_frame)
         while (frame := await listener.take()) is not None:
             await websocket.send_text(frame)
         if listener.closed is not None and websocket.client_state is WebSocketState.CONNECTED:

@@ -4,7 +4,7 @@ A request only attaches to a turn: it waits for its end or relays its events, an
 """
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.background import BackgroundTask
@@ -31,7 +31,7 @@ LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 MAX_KEY_CHARACTERS = 128
 REPLAYED = {"Idempotency-Replayed": "true"}
 
-_STREAM = {
+_STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `start`, `token`…, then one `done` or `error`",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -54,7 +54,7 @@ async def send_message(
     return await _wait(request, services, attached, started)
 
 
-@router.post("/stream", response_class=EventStreamResponse, responses={**errors(409, 413), **_STREAM})
+@router.post("/stream", status_code=200, response_class=EventStreamResponse, responses={**errors(409, 413), **_STREAM})
 async def stream_message(
     conversation_id: PathId,
     body: SendMessage,
@@ -67,7 +67,9 @@ async def stream_message(
     return _stream(services, attached)
 
 
-@router.get("/{message_id}/stream", response_class=EventStreamResponse, responses={**errors(409), **_STREAM})
+@router.get(
+    "/{message_id}/stream", status_code=200, response_class=EventStreamResponse, responses={**errors(409), **_STREAM}
+)
 async def resume_stream(
     conversation_id: PathId,
     message_id: PathId,

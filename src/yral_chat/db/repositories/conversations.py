@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 import orjson
-from sqlalchemy import Connection, Row, Select, bindparam, case, delete, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, case, delete, insert, select, update
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import ConversationSummary, LastMessage, Message
@@ -89,7 +89,10 @@ _ONE_SUMMARY = _SUMMARY.where(_OF_PRINCIPAL, participants.c.conversation_id == b
 _NEWEST_FIRST = (participants.c.updated_at.desc(), participants.c.conversation_id)
 
 _ADD = for_both(
-    conversations, lambda statement: statement.on_conflict_do_nothing(index_elements=["user_id", "influencer_id"])
+    conversations,
+    lambda statement: statement.on_conflict_do_nothing(index_elements=["user_id", "influencer_id"]).returning(
+        conversations.c.id
+    ),
 )
 _ADD_PARTICIPANTS = insert(participants)
 _ADD_PRINCIPAL = for_both(principals, lambda statement: statement.on_conflict_do_nothing(index_elements=["id"]))
@@ -130,7 +133,7 @@ _LAST_READ = (
 _DELETE = delete(conversations).where(conversations.c.id == bindparam("conversation"))
 
 
-def _last_message(row: Row[Any]) -> LastMessage | None:
+def _last_message(row: Any) -> LastMessage | None:
     if row.last_id is None:
         return None
     return {
@@ -145,7 +148,7 @@ def _last_message(row: Row[Any]) -> LastMessage | None:
     }
 
 
-def _to_summary(row: Row[Any]) -> ConversationSummary:
+def _to_summary(row: Any) -> ConversationSummary:
     is_ai = row.type == "ai_chat"
     return {
         "id": row.id,
@@ -181,12 +184,14 @@ class ConversationRepository:
         self._dialect = connection.dialect.name
 
     def find(self, conversation_id: str) -> StoredConversation | None:
-        row = self._connection.execute(_BY_ID, {"id": conversation_id}).first()
-        return None if row is None else StoredConversation(*row)
+        return self._one(_BY_ID, conversation_id)
 
     def find_locked(self, conversation_id: str) -> StoredConversation | None:
         """As `find`, and nobody else changes this conversation until the unit ends."""
-        row = self._connection.execute(_BY_ID_LOCKED, {"id": conversation_id}).first()
+        return self._one(_BY_ID_LOCKED, conversation_id)
+
+    def _one(self, query: Select[Any], conversation_id: str) -> StoredConversation | None:
+        row: Any = self._connection.execute(query, {"id": conversation_id}).first()
         return None if row is None else StoredConversation(*row)
 
     def find_id(self, user_id: str, influencer_id: str) -> str | None:
@@ -205,7 +210,7 @@ class ConversationRepository:
             "created_at": time,
             "updated_at": time,
         }
-        if self._connection.execute(_ADD[self._dialect], row).rowcount != 1:
+        if self._connection.execute(_ADD[self._dialect], row).scalar() is None:
             return False
         sides = (user_id, influencer_id)
         self._connection.execute(
@@ -271,7 +276,8 @@ class ConversationRepository:
 
     def count_unread(self, conversation_id: str, principal_id: str) -> int:
         parameters = {"conversation": conversation_id, "principal": principal_id}
-        return self._connection.execute(_UNREAD, parameters).scalar_one()
+        count: int = self._connection.execute(_UNREAD, parameters).scalar_one()
+        return count
 
     def mark_read(self, conversation_id: str, principal_id: str, side: str, time: int) -> None:
         """`principal_id` has read everything that `side` (the other one's role) has said."""

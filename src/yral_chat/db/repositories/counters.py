@@ -106,7 +106,7 @@ class CounterRepository:
 
     def totals(self) -> Totals:
         """The exact totals, folded or not."""
-        folded = {name: value for name, value in self._connection.execute(_TOTALS)}
+        folded: dict[str, int] = {row.name: row.value for row in self._connection.execute(_TOTALS)}
         pending = self._connection.execute(_PENDING_TOTALS).one()
         return Totals(
             conversations=folded.get("conversations", 0) + int(pending[0]),

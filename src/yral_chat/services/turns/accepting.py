@@ -42,7 +42,7 @@ def accept(
         raise NotStreamable
     earlier = _find_earlier(uow, conversation, user_id, message, limits, handed_over)
     if earlier is not None:
-        return _repeat(uow, conversation, earlier, message, limits, owner)
+        return _repeat(uow, conversation, earlier, limits, owner)
     _check_open(conversation)
     _check_limits(uow, conversation, limits)
     return _begin(uow, conversation, message, limits, owner)
@@ -142,7 +142,6 @@ def _repeat(
     uow: UnitOfWork,
     conversation: StoredConversation,
     earlier: tuple[StoredMessage, StoredMessage | None],
-    message: NewMessage,
     limits: Limits,
     owner: str,
 ) -> Accepted:

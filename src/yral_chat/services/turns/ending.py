@@ -7,7 +7,7 @@ import msgspec
 
 from yral_chat.clients.language_model import ModelCall
 from yral_chat.core.clock import now
-from yral_chat.core.objects import Message
+from yral_chat.core.objects import Message, MessageStatus
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
 from yral_chat.db.repositories.messages import StoredMessage, is_listed
@@ -54,7 +54,9 @@ def _store(
     uow: UnitOfWork, conversation: StoredConversation, turn: StoredTurn, before: StoredMessage, ending: Ending
 ) -> StoredMessage:
     time = now()
-    status = "delivered" if ending.error_code is None else "cancelled" if ending.error_code == "CANCELLED" else "failed"
+    status: MessageStatus = (
+        "delivered" if ending.error_code is None else "cancelled" if ending.error_code == "CANCELLED" else "failed"
+    )
     is_shown = is_listed("assistant", status, ending.content)
     uow.messages.update(
         turn.id,

@@ -5,6 +5,7 @@ import { Unreachable } from "./http.js";
 
 // The service sends a heartbeat every 10 s; a stream silent for this long is dead, whatever the socket says.
 const SILENCE_MS = 35_000;
+const CLOSE_WITHIN_MS = 1_000;
 
 /** Yields `{name, id, data}` with `data` parsed; ends when the stream ends. Throws Unreachable when it breaks. */
 export async function* readEvents(response) {
@@ -17,7 +18,8 @@ export async function* readEvents(response) {
       yield* parser.push(value);
     }
   } finally {
-    reader.cancel().catch(() => {});
+    // Not at once: after its last event the service closes the stream itself, and leaving earlier looks like an abort.
+    setTimeout(() => reader.cancel().catch(() => {}), CLOSE_WITHIN_MS);
   }
 }
 

@@ -132,7 +132,8 @@ function OfflineBanner() {
   return html`
     <div class="offline-banner" role="note">
       <p><strong>This is the offline demo persona.</strong> No language model is configured, so the replies are made up from its profile.
-        Set <code>GEMINI_API_KEY</code> or <code>OPENAI_BASE_URL</code> and restart the service for real ones.</p>
+        For real ones set <code>GEMINI_API_KEY</code>, or <code>OPENAI_BASE_URL</code> and <code>OPENAI_MODELS</code>, and start the
+        service again.</p>
       <button type="button" class="button small quiet" onClick=${close}>Got it</button>
     </div>`;
 }
