@@ -69,7 +69,7 @@ def document(service: Service) -> Document:
 
 
 @pytest.fixture
-async def api(service: Service, document: Document, model: FakeModel) -> AsyncIterator[Api]:  # noqa: ARG001
+async def api(service: Service, document: Document, model: FakeModel) -> AsyncIterator[Api]:
     """A new user of the shared service, with a healthy model."""
     client = Api(service.url, document)
     yield client
@@ -85,9 +85,7 @@ async def other(service: Service, document: Document) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-def own_service(
-    request: pytest.FixtureRequest, dialect: str, tmp_path: Path, model: FakeModel
-) -> Iterator[Service]:
+def own_service(request: pytest.FixtureRequest, dialect: str, tmp_path: Path, model: FakeModel) -> Iterator[Service]:
     """A service of this test's own, not started yet: to be killed, restarted or set up differently."""
     url = request.getfixturevalue("postgres").create_database() if dialect == "postgresql" else None
     service = Service(tmp_path, DATABASE_URL=url, **model.settings)

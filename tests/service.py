@@ -18,7 +18,7 @@ import jwt
 START_SECONDS = 30.0
 STOP_SECONDS = 40.0
 ISSUER = "yral-ai-chat-dev"
-SECRET = "a-secret-of-the-tests-with-more-than-32-bytes"  # noqa: S105
+SECRET = "a-secret-of-the-tests-with-more-than-32-bytes"
 ROOT = Path(__file__).parent.parent
 
 

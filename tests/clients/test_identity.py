@@ -384,6 +384,20 @@ async def test_concurrent_first_tokens_fetch_the_keys_once(server: KeyServer) ->
         assert server.requests == 1
 
 
+async def test_a_slow_fetch_is_not_begun_again(server: KeyServer) -> None:
+    clock = Clock(0.0)
+    server.gate.clear()
+    async with verifying(configured(Issuer(issuer=ISSUER, jwks_url=server.url)), monotonic=clock) as verifier:
+        first = asyncio.create_task(verifier.verify(token()))
+        await server.was_asked.wait()
+        clock.seconds += 60
+        second = asyncio.create_task(verifier.verify(token(sub="user-2")))
+        await asyncio.sleep(0)
+        server.gate.set()
+        assert [identity.user_id for identity in await asyncio.gather(first, second)] == ["user-1", "user-2"]
+        assert server.requests == 1
+
+
 async def test_an_unknown_key_id_causes_one_fetch_per_minute(server: KeyServer) -> None:
     clock = Clock(0.0)
     async with verifying(configured(Issuer(issuer=ISSUER, jwks_url=server.url)), monotonic=clock) as verifier:
@@ -413,7 +427,7 @@ async def test_unreachable_keys_are_503_and_come_back(server: KeyServer, fault: 
             "no json": b"<html>",
             "no keys": b'{"keys": []}',
             "useless keys": b'{"keys": [1, null, {}, {"kty": "oct", "k": "AAAA"}, {"kty": "RSA", "n": 1}]}',
-            "too large": b" " * 300_000 + b"{}",
+            "too large": b" " * 300_000 + json.dumps({"keys": server.keys}).encode(),
         }[fault]
     async with verifying(configured(Issuer(issuer=ISSUER, jwks_url=url)), monotonic=clock) as verifier:
         assert verifier.status() == "up"

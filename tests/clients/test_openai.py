@@ -102,8 +102,10 @@ HINDI = ("नमस्ते", ", मैं ", "आशा हूँ 😀", "!")
         Behaviour(pieces=HINDI, has_end_marker=False),
         Behaviour(pieces=HINDI, has_usage=False),
         Behaviour(pieces=HINDI, has_usage=False, has_end_marker=False),
-        Behaviour(pieces=HINDI, finish_reason_everywhere=True),
-        Behaviour(pieces=HINDI, stays_open=True),
+        Behaviour(pieces=HINDI, finish_at="everywhere"),
+        Behaviour(pieces=HINDI, is_last_line_open=True),
+        Behaviour(pieces=HINDI, is_last_line_open=True, has_end_marker=False),
+        Behaviour(pieces=HINDI, stays_open_seconds=30),
     ],
     ids=str,
 )
@@ -116,14 +118,11 @@ async def test_the_text_is_the_same_however_it_travels(
 
 
 async def test_the_connection_is_used_again(server: FakeModelServer, client: OpenAIClient) -> None:
-    ports: set[str] = set()
+    # The end of the body comes a moment after the last event.
+    server.default = Behaviour(stays_open_seconds=0.02)
     for _ in range(3):
-        await listen(client)
-        session = client._http.session
-        assert session.connector is not None
-        ports.update(str(key) for key in session.connector._conns)
-        assert sum(map(len, session.connector._conns.values())) == 1
-    assert len(ports) == 1
+        assert (await listen(client)).outcome == "completed"
+    assert len({request.peer for request in server.requests}) == 1
 
 
 @pytest.mark.parametrize(("reason", "outcome"), sorted(FINISH_REASONS.items()))
@@ -142,6 +141,7 @@ async def test_finish_reasons(server: FakeModelServer, client: OpenAIClient, rea
         (Behaviour(pieces=()), "empty"),
         (Behaviour(pieces=(), thoughts=("I only think.",)), "empty"),
         (Behaviour(finish_reason=None), "unreachable"),
+        (Behaviour(finish_at="start"), "unreachable"),
         (Behaviour(finish_reason=None, has_end_marker=False), "unreachable"),
         (Behaviour(block_reason="any"), "blocked"),
         (Behaviour(cut_after_bytes=0), "unreachable"),

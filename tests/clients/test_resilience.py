@@ -90,6 +90,9 @@ def test_a_success_resets_the_wait() -> None:
     probe.succeed()
     fail(breaker, 3)
     assert breaker.retry_after == 30
+    clock.now += 30
+    fail(breaker)
+    assert breaker.retry_after == 60
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.999999])

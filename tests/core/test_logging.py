@@ -126,7 +126,9 @@ def test_records_of_the_standard_library_come_through_the_same_sink(lines: Lines
 def test_query_strings_in_the_server_messages_are_redacted(lines: Lines) -> None:
     configure_logging("INFO", "json", write=lines)
     message = '%s - "WebSocket %s" [accepted]'
-    logging.getLogger("uvicorn.error").info(message, "127.0.0.1:1", "/api/v1/chat/ws/inbox/u?token=aaa.bbb.ccc&since=3")
+    logging.getLogger("uvicorn.error").warning(
+        message, "127.0.0.1:1", "/api/v1/chat/ws/inbox/u?token=aaa.bbb.ccc&since=3"
+    )
     assert "aaa" not in lines.text()
     assert lines.json()[0]["event"] == '127.0.0.1:1 - "WebSocket /api/v1/chat/ws/inbox/u?[redacted]" [accepted]'
 
@@ -136,7 +138,9 @@ def test_the_server_finds_no_handler_for_its_own_access_log(lines: Lines) -> Non
     assert not logging.getLogger("uvicorn.access").hasHandlers()
 
 
-@pytest.mark.parametrize("name", ["sqlalchemy.engine.Engine", "websockets.server", "aiohttp.client", "asyncio"])
+@pytest.mark.parametrize(
+    "name", ["sqlalchemy.engine.Engine", "websockets.server", "uvicorn.error", "aiohttp.client", "asyncio"]
+)
 def test_chatty_libraries_stay_quiet_even_at_the_lowest_level(lines: Lines, name: str) -> None:
     configure_logging("TRACE", "json", write=lines)
     logging.getLogger(name).debug("INSERT INTO messages VALUES ('a secret thought')")

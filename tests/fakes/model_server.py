@@ -60,7 +60,9 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     has_candidates: bool = True
     has_usage: bool = True
     has_end_marker: bool = True  # OpenAI's [DONE]
-    stays_open: bool = False  # after the last event
+    stays_open_seconds: float = 0.0  # after the last event
+    is_last_line_open: bool = False  # the stream ends without the blank line of its last event
+    finish_at: Literal["end", "everywhere", "start"] = "end"  # what some gateways do with the finish reason
 
     # What goes wrong on the way; numbers count pieces of text.
     stall_after: int | None = None
@@ -69,7 +71,6 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cut_after_bytes: int | None = None
     invalid_utf8_in: int | None = None
     duplicate: int | None = None
-    finish_reason_everywhere: bool = False  # as some gateways do
 
     # How events travel.
     packets: Literal["event", "pairs", "split_event", "split_character"] = "event"
@@ -84,6 +85,7 @@ class Received(msgspec.Struct):
     wire: Wire
     model: str
     target: str  # path and query, undecoded
+    peer: str  # the client's end of the connection
     headers: dict[str, str]  # names in lower case
     body: Any
 
@@ -206,7 +208,9 @@ class FakeModelServer:
         if wire == "openai" and isinstance(body, dict):
             model = str(body.get("model"))
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.requests.append(Received(wire=wire, model=model, target=request.raw_path, headers=headers, body=body))
+        peer = str(request.transport.get_extra_info("peername")) if request.transport is not None else ""
+        received = Received(wire=wire, model=model, target=request.raw_path, peer=peer, headers=headers, body=body)
+        self.requests.append(received)
         self.request_count += 1
         self._changed()
         return body
@@ -262,8 +266,8 @@ class FakeModelServer:
                 return response
             sent += len(data)
             await response.write(data)
-        if behaviour.stays_open:
-            await asyncio.Event().wait()
+        if behaviour.stays_open_seconds:
+            await asyncio.sleep(behaviour.stays_open_seconds)
         return response
 
     # --- control over HTTP
@@ -319,7 +323,10 @@ class _Event(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=64)
 def _packets(wire: Wire, behaviour: Behaviour, model: str, wants_usage: bool) -> tuple[_Packet, ...]:
     """Encoded once for every behaviour: the fake must not cost what is measured."""
-    return tuple(_build_packets(wire, behaviour, model, wants_usage))
+    packets = list(_build_packets(wire, behaviour, model, wants_usage))
+    if behaviour.is_last_line_open:
+        packets[-1] = msgspec.structs.replace(packets[-1], data=packets[-1].data.rstrip(b"\r\n"))
+    return tuple(packets)
 
 
 def _build_packets(wire: Wire, behaviour: Behaviour, model: str, wants_usage: bool) -> Iterator[_Packet]:
@@ -427,15 +434,17 @@ def _gemini_events(behaviour: Behaviour, model: str) -> Iterator[_Event]:
         content = _gemini_content(thought, is_thought=True)
         yield _Event(encode(_gemini_chunk(behaviour, model, output=0, content=content)))
     finish = _finish_reason("gemini", behaviour)
+    if behaviour.finish_at == "start":
+        yield _Event(encode(_gemini_chunk(behaviour, model, output=0, finishReason=finish)))
     texts = _texts(behaviour)
     for at, text in enumerate(texts):
         if behaviour.error_after == at:
             yield _Event(encode(_gemini_error_body(behaviour.error_status, "", behaviour)))
             return
-        extra = {"finishReason": finish} if behaviour.finish_reason_everywhere else {}
+        extra = {"finishReason": finish} if behaviour.finish_at == "everywhere" else {}
         chunk = _gemini_chunk(behaviour, model, output=at + 1, content=_gemini_content(text), **extra)
         yield _Event(_damage(encode(chunk), behaviour, at), is_text=True)
-    ending = {"content": {"role": "model"}, "finishReason": finish} if finish else {}
+    ending = {"content": {"role": "model"}, "finishReason": finish} if finish and behaviour.finish_at != "start" else {}
     yield _Event(encode(_gemini_chunk(behaviour, model, output=len(texts), **ending)))
 
 
@@ -457,7 +466,7 @@ def _gemini_complaint(body: Any) -> str | None:
 
 
 def _gemini_error(status: int, detail: str, behaviour: Behaviour) -> web.Response:
-    return _json_response(_gemini_error_body(status, detail, behaviour), status=status)
+    return _json_response(_gemini_error_body(status, detail, behaviour), status=status, headers=_redirect(status))
 
 
 def _gemini_error_body(status: int, detail: str, behaviour: Behaviour) -> dict[str, Any]:
@@ -512,7 +521,7 @@ def _openai_events(behaviour: Behaviour, model: str, wants_usage: bool) -> Itera
         yield _Event(b"[DONE]")
         return
     if behaviour.has_candidates:
-        first = _openai_choice({"role": "assistant", "content": ""})
+        first = _openai_choice({"role": "assistant", "content": ""}, finish if behaviour.finish_at == "start" else None)
         yield _Event(encode(_openai_chunk(behaviour, model, first)))
         for thought in behaviour.thoughts:
             yield _Event(encode(_openai_chunk(behaviour, model, _openai_choice({"reasoning_content": thought}))))
@@ -520,9 +529,9 @@ def _openai_events(behaviour: Behaviour, model: str, wants_usage: bool) -> Itera
             if behaviour.error_after == at:
                 yield _Event(encode(_openai_error_body(behaviour.error_status, "", behaviour)))
                 return
-            choices = _openai_choice({"content": text}, finish if behaviour.finish_reason_everywhere else None)
+            choices = _openai_choice({"content": text}, finish if behaviour.finish_at == "everywhere" else None)
             yield _Event(_damage(encode(_openai_chunk(behaviour, model, choices)), behaviour, at), is_text=True)
-        if finish:
+        if finish and behaviour.finish_at != "start":
             yield _Event(encode(_openai_chunk(behaviour, model, _openai_choice({}, finish))))
     if behaviour.has_usage and wants_usage:
         usage = _openai_usage(behaviour, len(_texts(behaviour)))
@@ -552,7 +561,9 @@ _OPENAI_CODE = {
 
 
 def _openai_error(status: int, detail: str, behaviour: Behaviour) -> web.Response:
-    headers = {"Retry-After": f"{behaviour.retry_after:g}"} if behaviour.retry_after is not None else {}
+    headers = _redirect(status)
+    if behaviour.retry_after is not None:
+        headers["Retry-After"] = f"{behaviour.retry_after:g}"
     return _json_response(_openai_error_body(status, detail, behaviour), status=status, headers=headers)
 
 
@@ -563,6 +574,11 @@ def _openai_error_body(status: int, detail: str, behaviour: Behaviour) -> dict[s
 
 
 # --- both
+
+
+def _redirect(status: int) -> dict[str, str]:
+    """To an address that answers 200, so that whoever follows it notices."""
+    return {"Location": "/control"} if 300 <= status < 400 else {}
 
 
 def _message(status: int, behaviour: Behaviour) -> str:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -16,6 +17,17 @@ from yral_chat.core.metrics import Metrics
 class LogLines:
     def __init__(self) -> None:
         self.written: list[bytes] = []
+        self._more = asyncio.Event()
+
+    def __call__(self, line: bytes) -> None:
+        self.written.append(line)
+        self._more.set()
+
+    async def was_written(self, event: str) -> None:
+        async with asyncio.timeout(10):
+            while not self.of(event):
+                await self._more.wait()
+                self._more.clear()
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [line for line in map(json.loads, self.written) if line["event"] == event]
@@ -26,7 +38,7 @@ def lines() -> Iterator[LogLines]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     captured = LogLines()
-    configure_logging("DEBUG", "json", write=captured.written.append)
+    configure_logging("DEBUG", "json", write=captured)
     yield captured
     logger.remove()
     root.handlers[:] = handlers

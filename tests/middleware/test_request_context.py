@@ -112,7 +112,7 @@ HEAD_ROUTES = [
 
 
 @pytest.mark.parametrize("path", HEAD_ROUTES)
-async def test_head_is_get_without_the_body(app: FastAPI, path: str) -> None:
+async def test_head_is_get_without_the_body(app: FastAPI, lines: LogLines, path: str) -> None:
     async with serving(app) as address, httpx2.AsyncClient(base_url=f"http://{address}") as client:
         got = await client.get(path)
         response = await client.head(path)
@@ -122,6 +122,8 @@ async def test_head_is_get_without_the_body(app: FastAPI, path: str) -> None:
             assert response.headers.get(name) == got.headers.get(name)
         # A body sent by mistake would be read as the beginning of this answer.
         assert (await client.get("/health/live")).json() == {"status": "alive"}
+    [line] = [line for line in lines.of("request.finished") if line["method"] == "HEAD"]
+    assert line["bytes"] == 0
 
 
 async def test_head_tells_of_failures_too(client: httpx2.AsyncClient) -> None:
@@ -160,6 +162,15 @@ async def test_an_unhandled_exception_is_one_envelope_and_one_traceback(
     assert [line["level"] for line in lines.of("request.finished")] == ["WARNING"]
 
 
+async def test_a_misshapen_answer_is_logged_without_its_content(client: httpx2.AsyncClient, lines: LogLines) -> None:
+    response = await client.get("/misshapen")
+    assert (response.status_code, response.json()["error"]) == (500, "internal_server_error")
+    [failure] = lines.of("request.failed")
+    assert failure["exception"] == "ResponseValidationError"
+    assert failure["problems"] == ["int_parsing at response.0.numbers.0"]
+    assert not any(b"secret thought" in line or b"of somebody" in line for line in lines.written)
+
+
 async def test_a_failure_after_the_headers_cuts_the_connection(app: FastAPI, lines: LogLines) -> None:
     async with serving(app) as address, httpx2.AsyncClient(base_url=f"http://{address}") as client:
         with pytest.raises(httpx2.RemoteProtocolError):
@@ -190,6 +201,20 @@ async def test_a_client_that_leaves_a_stream_is_no_failure(app: FastAPI, gates: 
             await gates.has_ended.wait()
     assert lines.of("request.failed") == []
     assert [line["status"] for line in lines.of("request.finished")] == [200]
+    assert [line for line in lines.written if b'"ERROR"' in line] == []
+
+
+async def test_a_client_that_leaves_its_body_unfinished_is_no_failure(app: FastAPI, lines: LogLines) -> None:
+    async with serving(app) as address:
+        host, port = address.split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /raw HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nabc")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        await lines.was_written("request.finished")
+    assert lines.of("request.failed") == []
+    assert [(line["endpoint"], line["status"]) for line in lines.of("request.finished")] == [("/raw", 499)]
     assert [line for line in lines.written if b'"ERROR"' in line] == []
 
 
@@ -261,7 +286,9 @@ async def test_probes_are_logged_quietly(client: httpx2.AsyncClient, lines: LogL
     [
         ("GET", "/items/abc", "/items/{item_id}", 200),
         ("GET", "/api/v1/influencers/ada/card", "/api/v1/influencers/{influencer_id}/card", 200),
+        ("GET", "/api/v1/thing", "/api/v1/thing", 200),
         ("GET", "/api/v2/thing", "/api/v2/thing", 200),
+        ("GET", "/api/v3/thing", "/api/v3/thing", 200),
         ("HEAD", "/api/v1/influencers/ada", "/api/v1/influencers/{influencer_id}", 200),
         ("GET", "/media/a/b/c", "/media/{key}", 200),
         ("GET", "/static/application.py", "/static/{path}", 200),
@@ -340,7 +367,7 @@ async def test_scripts_may_read_our_headers(client: httpx2.AsyncClient) -> None:
 
 async def test_a_socket_has_its_correlation_id_and_is_counted(app: FastAPI, metrics: Metrics, lines: LogLines) -> None:
     async with serving(app) as address:
-        uri = f"ws://{address}/ws/inbox/user-7?token=secret-token"
+        uri = f"ws://{address}/ws/inbox/user-7/?token=secret-token"
         async with websockets.connect(uri, additional_headers={"X-Correlation-ID": "sock-1"}) as socket:
             assert await socket.recv() == "user-7 sock-1 sock-1"
             assert socket.response is not None

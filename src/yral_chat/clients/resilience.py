@@ -104,7 +104,6 @@ class CircuitBreaker:
             self._probe_at = None
             self._probe = None
             self._opened_reason = None
-            self._open_seconds = self._first_open_seconds
 
     def _fail(self, admission: "Admission", reason: str) -> None:
         if admission.generation != self._generation:
@@ -117,7 +116,8 @@ class CircuitBreaker:
             return
         self._failures += 1
         if self._failures >= self._failures_to_open:
-            self._open(self._first_open_seconds, reason)
+            self._open_seconds = self._first_open_seconds
+            self._open(self._open_seconds, reason)
 
     def _release(self, admission: "Admission") -> None:
         if admission is self._probe:

@@ -122,8 +122,8 @@ async def stream_answer(
                         if text := answer.take(read(event), record):
                             yield Delta(text)
             except (msgspec.DecodeError, UnicodeDecodeError, ModelFailure) as error:
-                # After its end an answer is whole, whatever happens to the connection; only usage may be missing.
-                if not answer.is_whole or (isinstance(error, ModelFailure) and error is answer.failure):
+                # After its end nothing that happens to the connection changes an answer; only usage may be missing.
+                if not answer.has_ended or error is answer.failure:
                     raise _typed(error) from error
         outcome = answer.conclude()
         record.close(outcome)
@@ -155,8 +155,8 @@ class _Answer:
         self.failure: ModelFailure | None = None  # that the vendor announced in the stream
 
     @property
-    def is_whole(self) -> bool:
-        return self._has_text and self._outcome in ("completed", "truncated")
+    def has_ended(self) -> bool:
+        return self._outcome == "blocked" or (self._has_text and self._outcome is not None)
 
     def take(self, chunk: Chunk, record: CallRecord) -> str:
         """The text of `chunk`. Raises its failure."""

@@ -98,6 +98,7 @@ class PostgresDatabase:
             ) from error
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVE_LOCK}).scalar():
             connection.close()
+            engine.dispose()
             raise DatabaseInUse("This PostgreSQL database is served by another process. Stop it first.")
         self._lock_connection = connection
 

@@ -202,13 +202,13 @@ class SQLiteDatabase:
         begin = connection.connection.cursor()
         while (work := self._reads.get()) is not None:
             self._busy += 1
-            begin.execute("BEGIN")
             try:
+                begin.execute("BEGIN")
                 work.run(uow)
             except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it
                 work.fail(translate(error))
             finally:
-                begin.execute("ROLLBACK")
+                self._roll_back(connection)
                 self._busy -= 1
             self._deliveries.post(work)
         connection.close()

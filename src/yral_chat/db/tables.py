@@ -58,7 +58,7 @@ influencers = Table(
     _time("updated_at"),
     Index("ix_influencers_listed", "status_rank", text("created_at DESC"), "id"),
     Index("ix_influencers_trending", "status_rank", text("message_count DESC"), text("created_at DESC"), "id"),
-    Index("ix_influencers_owner", "owner_id", "created_at"),
+    Index("ix_influencers_owner", "owner_id", "created_at", "id"),
 )
 
 conversations = Table(
@@ -159,7 +159,7 @@ turns = Table(
     _time("created_at"),
     Index("ix_turns_conversation", "conversation_id", "seq"),
     Index("ix_turns_user", "user_id"),
-    Index("ix_turns_lease", "lease_until"),
+    Index("ix_turns_lease", "lease_until", "seq"),
 )
 
 usage_events = Table(

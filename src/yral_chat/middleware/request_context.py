@@ -5,7 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from fastapi.exceptions import ResponseValidationError
 from fastapi.routing import iter_route_contexts
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +31,7 @@ _PROBES: Final = ("/health", "/metrics")
 UNMATCHED: Final = "unmatched"
 # Nobody was left to answer (a cancelled request); nginx writes the same number.
 _NO_RESPONSE: Final = 499
+_MAX_PROBLEMS: Final = 10
 
 
 class RequestContextMiddleware:
@@ -49,6 +52,7 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
+        _strip_slash(scope)
         scope.setdefault("state", {})["correlation_id"] = request_id
         token = correlation_id.set(request_id)
         try:
@@ -61,7 +65,9 @@ class RequestContextMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         method = scope["method"]
-        scope = _routable(scope)
+        if method == "HEAD" and _HEAD_PATHS.fullmatch(scope["path"]):
+            # In a copy, because the server looks into its own scope to know that no body follows.
+            scope = {**scope, "method": "GET"}
         exchange = _HTTPExchange(send, _own_headers(scope, request_id), is_head=method == "HEAD", path=scope["path"])
         self._metrics.requests_in_progress.inc()
         try:
@@ -69,10 +75,10 @@ class RequestContextMiddleware:
         except ClientDisconnect:
             pass  # the client left in the middle of a stream: its right, and no fault of ours
         except Exception as error:  # noqa: BLE001  # what rises to here has no handler: the last resort
-            log.opt(exception=error).error("request.failed", endpoint=self._templates.of(scope))
+            _log_failure("request.failed", error, self._templates.of(scope))
             if not exchange.status:
                 await self._last_resort(scope, receive, exchange.send)
-            # Else the headers are out: the server sees an unfinished answer and cuts the connection: that is the truth.
+            # Else the headers are out. The server sees an unfinished answer and cuts the connection, and rightly so.
         finally:
             self._metrics.requests_in_progress.dec()
             self._account(scope, method, exchange)
@@ -100,7 +106,7 @@ class RequestContextMiddleware:
         except WebSocketDisconnect:
             pass  # the client left while we read or wrote
         except Exception as error:  # noqa: BLE001  # as above
-            log.opt(exception=error).error("websocket.failed", endpoint=self._templates.of(scope))
+            _log_failure("websocket.failed", error, self._templates.of(scope))
             await exchange.fail()
         finally:
             if exchange.is_accepted:
@@ -240,17 +246,20 @@ def _dressed(headers: Headers, own: Headers, started: float) -> Headers:
     return dressed
 
 
-def _routable(scope: Scope) -> Scope:
-    """The scope that is routed: one trailing slash less, and HEAD as the GET whose body is left out.
-
-    HEAD changes a copy, because the server looks into its own scope to know that no body follows.
-    """
+def _strip_slash(scope: Scope) -> None:
+    """A path with one trailing slash is the same route, without a redirect."""
     path: str = scope["path"]
     if path.endswith("/") and path != "/":
-        scope["path"] = path = path[:-1]
-    if scope["method"] == "HEAD" and _HEAD_PATHS.fullmatch(path):
-        return {**scope, "method": "GET"}
-    return scope
+        scope["path"] = path[:-1]
+
+
+def _log_failure(event: str, error: Exception, endpoint: str) -> None:
+    if isinstance(error, ResponseValidationError | ValidationError):
+        # Their texts and tracebacks repeat the values, which may be what somebody wrote.
+        problems = [f"{problem['type']} at {'.'.join(map(str, problem['loc']))}" for problem in error.errors()]
+        log.error(event, endpoint=endpoint, exception=type(error).__name__, problems=problems[:_MAX_PROBLEMS])
+    else:
+        log.opt(exception=error).error(event, endpoint=endpoint)
 
 
 def _known_state(scope: Scope) -> dict[str, str]:

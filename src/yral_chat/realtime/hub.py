@@ -169,7 +169,7 @@ def parse_event_id(event_id: str | None, attempt: int, length: int) -> int | Non
     head, _, tail = event_id.partition("-")
     if head != str(attempt):
         return None
-    if tail == "done":
+    if tail in ("done", "error"):
         return length
     if not (tail.isascii() and tail.isdigit()) or len(tail) > 9:
         return None
@@ -277,7 +277,9 @@ class Hub:
         if inbox is None:
             return
         if seq is None:
-            frame = _frame(event, inbox.last_seq or 0, data)
+            if inbox.last_seq is None:
+                return  # nobody has been given a beginning yet, and this event is not worth waiting for it
+            frame = _frame(event, inbox.last_seq, data)
             for listener in inbox.listeners:
                 listener.put(frame)
             return
@@ -287,9 +289,11 @@ class Hub:
     def publish_delta(self, user_id: str, data: Callable[[], Json]) -> None:
         """Sends a piece of a reply to the sockets that asked for it."""
         inbox = self._inboxes.get(user_id)
-        if inbox is None or not any(listener.wants_deltas for listener in inbox.listeners):
+        if inbox is None or inbox.last_seq is None:
             return
-        frame = _frame("message_delta", inbox.last_seq or 0, data())
+        if not any(listener.wants_deltas for listener in inbox.listeners):
+            return
+        frame = _frame("message_delta", inbox.last_seq, data())
         for listener in inbox.listeners:
             if listener.wants_deltas:
                 listener.put(frame)

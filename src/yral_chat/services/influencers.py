@@ -84,7 +84,8 @@ class InfluencerService:
     def forget(self, influencer_ids: list[str]) -> None:
         """What is cached of these, and every list, is read anew."""
         for influencer_id in influencer_ids:
-            self._cache.drop_prefix(f"influencer:{influencer_id}:")
+            self._cache.drop(f"influencer:{influencer_id}:row")
+            self._cache.drop(f"influencer:{influencer_id}:body")
         if influencer_ids:
             self._cache.drop_prefix("influencers:")
 

@@ -3,7 +3,7 @@
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from yral_chat.db.tables import turns
+from yral_chat.db.tables import principals, turns
 
 
 class StoredTurn(msgspec.Struct, frozen=True):
@@ -28,9 +28,10 @@ _ALL = select(*(turns.c[name] for name in StoredTurn.__struct_fields__))
 _IN_CONVERSATION = turns.c.conversation_id == bindparam("conversation")
 _BY_ID = _ALL.where(turns.c.id == bindparam("id"))
 _OF_CONVERSATION = _ALL.where(_IN_CONVERSATION).order_by(turns.c.seq)
-_ORPHANS = _ALL.where(turns.c.lease_until <= bindparam("time")).order_by(turns.c.seq).limit(500)
+_ORPHANS = _ALL.where(turns.c.lease_until <= bindparam("time")).order_by(turns.c.lease_until, turns.c.seq).limit(500)
 _COUNT_IN_CONVERSATION = select(func.count()).where(_IN_CONVERSATION)
 _COUNT_OF_USER = select(func.count()).where(turns.c.user_id == bindparam("user"))
+_LOCK_USER = select(principals.c.id).where(principals.c.id == bindparam("user")).with_for_update()
 _ADD = insert(turns)
 _FINISH = delete(turns).where(turns.c.id == bindparam("id"), turns.c.attempt == bindparam("run"))
 _TAKE_OVER = (
@@ -78,6 +79,9 @@ class TurnRepository:
         return self._connection.execute(_COUNT_IN_CONVERSATION, {"conversation": conversation_id}).scalar_one()
 
     def count_of_user(self, user_id: str) -> int:
+        """Exact also when the user sends in two conversations at once: the second counts after the first commit."""
+        if self._connection.dialect.name == "postgresql":
+            self._connection.execute(_LOCK_USER, {"user": user_id})
         return self._connection.execute(_COUNT_OF_USER, {"user": user_id}).scalar_one()
 
     def finish(self, turn_id: str, attempt: int) -> bool:

@@ -59,6 +59,10 @@ class Pieces:
         self._is_first = True
 
     def add(self, text: str) -> None:
+        if "\x00" in text:  # PostgreSQL cannot store it, and nobody can read it
+            text = text.replace("\x00", "")
+            if not text:
+                return
         self._waiting.append(text)
         if self._is_first or not self._window:
             self._is_first = False

@@ -54,6 +54,8 @@ SWEEP_SECONDS = 5.0
 MAX_TAKEOVERS = 3
 # How long a finished reply is tried to be stored before its turn is left to a take-over.
 STORE_SECONDS = 30.0
+# Turns that are handed back only have to close their streams.
+HAND_BACK_SECONDS = 5.0
 # A request that finds a pending reply with nobody at work looks again this often.
 ATTACH_TRIES = 40
 ATTACH_SECONDS = 0.05
@@ -106,14 +108,19 @@ class TurnService:
     async def drain(self, grace_seconds: float) -> None:
         """Refuses new turns, gives running ones `grace_seconds` to end, and hands the rest back."""
         self.is_draining = True
-        tasks = [running.task for running in self._running.values() if running.task is not None]
-        if tasks:
-            logger.info("turns.draining", running=len(tasks), grace_seconds=grace_seconds)
-            await asyncio.wait(tasks, timeout=grace_seconds)
+        if self._running:
+            logger.info("turns.draining", running=len(self._running), grace_seconds=grace_seconds)
+        await self._wait_for_running(grace_seconds)
         for running in list(self._running.values()):
             running.stop("handed_back")
-        if tasks:
-            await asyncio.wait(tasks, timeout=5)
+        await self._wait_for_running(HAND_BACK_SECONDS)
+
+    async def _wait_for_running(self, seconds: float) -> None:
+        """Until no turn runs here; one that was accepted in the last moment counts too."""
+        deadline = time.monotonic() + seconds
+        while self._running and (rest := deadline - time.monotonic()) > 0:
+            tasks = [running.task for running in self._running.values() if running.task is not None]
+            await asyncio.wait(tasks, timeout=rest)
 
     async def close(self) -> None:
         """After `drain`: writes what is noted, and leaves unfinished turns to the next process."""
@@ -129,7 +136,6 @@ class TurnService:
 
     async def send(self, user_id: str, conversation_id: str, message: NewMessage) -> Attached:
         """Accepts `message`, or finds the turn that it repeats."""
-        self._refuse_while_draining()
         handed_over, correlation = frozenset(self._handed_over), correlation_id.get()
 
         def accept(uow: UnitOfWork) -> Accepted:
@@ -140,7 +146,6 @@ class TurnService:
 
     async def regenerate(self, user_id: str, conversation_id: str, message_id: str) -> Attached:
         """Begins a new attempt of the newest reply."""
-        self._refuse_while_draining()
         correlation = correlation_id.get()
 
         def accept(uow: UnitOfWork) -> Accepted:
@@ -164,6 +169,8 @@ class TurnService:
         if not stream.is_ended and not await stream.wait_end(seconds):
             raise await self._not_ready(attached, stream)
         result: TurnResult = stream.result
+        if result.is_running:
+            raise await self._not_ready(attached, stream)
         if result.error is not None:
             raise result.error
         return result
@@ -206,14 +213,12 @@ class TurnService:
 
     # accepting
 
-    def _refuse_while_draining(self) -> None:
-        if self.is_draining:
-            raise ServiceUnavailable("The service is restarting. Please try again.", details={"service": "turns"})
-
     def _launch_after(self, uow: UnitOfWork, accepted: Accepted, correlation: str) -> Accepted:
         """The turn starts with the commit, whether or not the request that caused it is still there."""
         turn = accepted.turn
         if turn is not None:
+            if self.is_draining:
+                raise ServiceUnavailable("The service is restarting. Please try again.", details={"service": "turns"})
             uow.after_commit(lambda: self._launch(turn, accepted.user_message, accepted.influencer_id, correlation))
         return accepted
 
@@ -499,7 +504,6 @@ def _handed_back(running: RunningTurn) -> TurnResult:
         None,
         error_code="TRANSIENT",
         error_message="The service is restarting; the reply will follow.",
-        error=TurnTimeout(details={"user_message": user_message, "assistant_message": None}),
         is_running=True,
     )
 

@@ -63,7 +63,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_influencers")),
         sa.UniqueConstraint("name_key", name=op.f("uq_influencers_name_key")),
     )
-    op.create_index("ix_influencers_owner", "influencers", ["owner_id", "created_at"])
+    op.create_index("ix_influencers_owner", "influencers", ["owner_id", "created_at", "id"])
     op.create_index("ix_influencers_listed", "influencers", ["status_rank", sa.text("created_at DESC"), "id"])
     op.create_index(
         "ix_influencers_trending",
@@ -227,5 +227,5 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_turns")),
     )
     op.create_index("ix_turns_conversation", "turns", ["conversation_id", "seq"])
-    op.create_index("ix_turns_lease", "turns", ["lease_until"])
+    op.create_index("ix_turns_lease", "turns", ["lease_until", "seq"])
     op.create_index("ix_turns_user", "turns", ["user_id"])

@@ -1,0 +1,108 @@
+"""What is measured, with the floor that must hold and the aim that is wished for."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+# A floor is missed for good below three quarters of it: less is the noise of a shared machine.
+TOLERANCE = 0.75
+
+Verdict = Literal["aim", "floor", "near", "FAILED", ""]
+
+
+class Quantity(msgspec.Struct, frozen=True):
+    """One row. `is_gated` False: a wall time, which says as much about the machine as about the code."""
+
+    key: str
+    part: str
+    name: str
+    unit: str
+    floor: float | None = None
+    aim: float | None = None
+    is_higher_better: bool = False
+    is_gated: bool = False
+    decimals: int = 0
+
+    def reaches(self, value: float, bound: float) -> bool:
+        return value >= bound if self.is_higher_better else value <= bound
+
+    def fails(self, value: float) -> bool:
+        """True when a gated value is below three quarters of its floor. A floor of zero has no tolerance."""
+        if not self.is_gated or self.floor is None:
+            return False
+        bound = self.floor * TOLERANCE if self.is_higher_better else self.floor / TOLERANCE
+        return not self.reaches(value, bound)
+
+    def verdict(self, value: float) -> Verdict:
+        """`aim` or `floor`: reached; `near`: below the floor, within the tolerance or not gated."""
+        if self.floor is None:
+            return ""
+        if self.aim is not None and self.reaches(value, self.aim):
+            return "aim"
+        if self.reaches(value, self.floor):
+            return "floor"
+        return "FAILED" if self.fails(value) else "near"
+
+    def text(self, value: float | None) -> str:
+        return "" if value is None else f"{value:,.{self.decimals}f} {self.unit}".strip()
+
+
+def _rate(key: str, part: str, name: str, floor: float | None = None, aim: float | None = None) -> Quantity:
+    """Operations per second of CPU of one core."""
+    is_gated = floor is not None
+    return Quantity(key, part, name, "/s", floor, aim, is_higher_better=True, is_gated=is_gated)
+
+
+QUANTITIES: tuple[Quantity, ...] = (
+    _rate("influencers", "reads", "cached influencer list", 3000, 4500),
+    _rate("influencers_gzip", "reads", "… compressed"),
+    _rate("inbox", "reads", "inbox page (20), v2", 1600, 2500),
+    _rate("inbox_gzip", "reads", "… compressed"),
+    _rate("history", "reads", "history page (50) with ownership check", 1200, 1800),
+    _rate("history_gzip", "reads", "… compressed"),
+    Quantity(
+        "send", "send", "message send, without the model's time, everything on", "ms",
+        2.0, 1.2, is_gated=True, decimals=2,
+    ),
+    Quantity("send_alone", "send", "… one at a time", "ms", decimals=2),
+    Quantity("senders", "send", "64 senders, the model takes 200 ms", "/s", 300, 315, is_higher_better=True),
+    Quantity("chunk", "streams", "CPU per streamed chunk, in and out", "µs", 160, 110, is_gated=True),
+    _rate("live", "streams", "live streams at 20 chunks/s", 250, 400),
+    Quantity("late", "streams", "… 99 % of the chunks are late by at most", "ms"),
+    Quantity("first_p50", "streams", "added time to first token at 100 streams, p50", "ms", 6, 4, decimals=1),
+    Quantity("first_p99", "streams", "… p99", "ms", 30, 15, decimals=1),
+    Quantity("socket", "sockets", "idle WebSocket", "KB", 45, 35, is_gated=True, decimals=1),
+    Quantity(
+        "writes", "writes", "durable SQLite message writes, 32 tasks", "/s", 8000, 12000,
+        is_higher_better=True, is_gated=True,
+    ),
+    Quantity("writes_wall", "writes", "… by the clock, with this disk", "/s", is_higher_better=True),
+    Quantity("start", "start", "start to first answer, CPU", "s", 2.5, 1.5, is_gated=True, decimals=2),
+    Quantity("start_wall", "start", "… by the clock", "s", 2.5, 1.5, decimals=2),
+    Quantity("start_empty", "start", "… by the clock, with the tables to make", "s", decimals=2),
+    Quantity("memory", "start", "idle memory per worker (resident)", "MB", 130, 90, is_gated=True),
+    Quantity("memory_share", "start", "… its share where pages are shared (PSS)", "MB"),
+    Quantity("lost", "crash", "acknowledged writes lost after kill -9", "", 0, 0, is_gated=True),
+    Quantity("acknowledged", "crash", "… of so many that were acknowledged", "", is_higher_better=True),
+    Quantity("big_inbox_p99", "growth", "inbox p99 with 1 M messages and a 100 k conversation", "ms", 10, 5, decimals=1),
+    Quantity("grown_inbox", "growth", "growth: inbox page, full against empty database", "×", 1.25, 1.1,
+             is_gated=True, decimals=2),
+    Quantity("grown_first", "growth", "growth: first page of the history", "×", 1.25, 1.1, is_gated=True, decimals=2),
+    Quantity("grown_keyset", "growth", "growth: keyset page", "×", 1.25, 1.1, is_gated=True, decimals=2),
+    Quantity("grown_send", "growth", "growth: send", "×", 1.25, 1.1, is_gated=True, decimals=2),
+    Quantity("grown_stream", "growth", "growth: stream", "×", 1.25, 1.1, is_gated=True, decimals=2),
+    Quantity("grown_offset", "growth", "growth: page at offset 90,000 against the first", "×", decimals=1),
+)  # fmt: skip
+
+BY_KEY = {quantity.key: quantity for quantity in QUANTITIES}
+
+
+def failures(measured: dict[str, float]) -> list[Quantity]:
+    """The quantities for which the run fails."""
+    return [quantity for quantity in known(measured) if quantity.fails(measured[quantity.key])]
+
+
+def known(measured: dict[str, float]) -> Iterable[Quantity]:
+    """The measured quantities, in the order of the table."""
+    return (quantity for quantity in QUANTITIES if quantity.key in measured)

@@ -1,0 +1,28 @@
+"""What the tests of the API say about answers again and again."""
+
+from typing import Any
+
+import httpx2
+
+from tests.client import Json
+
+
+def refused(response: httpx2.Response, status: int, code: str, *, retry_after: str | None = None) -> Json:
+    """The envelope of a refusal (contract section 2), which this must be."""
+    assert response.status_code == status, response.text
+    error: Json = response.json()
+    assert error["error"] == code, error
+    assert error["message"]
+    assert isinstance(error["details"], dict)
+    assert error["correlation_id"] == response.headers["x-correlation-id"]
+    assert ("detail" in error) == (status in (401, 403))
+    assert error.get("detail", error["message"]) == error["message"]
+    assert ("retry-after" in response.headers) == (status in (429, 503, 504))
+    if retry_after is not None:
+        assert response.headers["retry-after"] == retry_after
+    return error
+
+
+def texts_sent(request: dict[str, Any]) -> list[str]:
+    """What the model was shown of the conversation, oldest first, without the system text."""
+    return [part["text"] for content in request["body"]["contents"] for part in content["parts"]]

@@ -1,0 +1,117 @@
+"""Every statement of the hot paths runs on an index: none scans a table, none sorts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from tests.db.conftest import add_influencer
+from yral_chat.core.clock import now
+from yral_chat.db.database import UnitOfWork
+from yral_chat.db.migrations import open_engine
+from yral_chat.services import chat
+from yral_chat.services.turns import accepting, ending
+from yral_chat.services.turns.records import Ending, Limits, NewMessage
+
+LIMITS = Limits(per_conversation=5, per_user=10, duplicate_window=120_000_000, duplicate_grace=0, lease=60_000_000)
+
+
+class Recorder:
+    """Statements with the parameters that they were run with."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.statements: dict[str, Any] = {}
+        self.is_on = True
+        event.listen(connection, "before_cursor_execute", self._note)
+
+    def _note(self, _c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+        if self.is_on and statement.split(" ", 1)[0] in ("SELECT", "UPDATE", "DELETE", "INSERT", "WITH"):
+            self.statements.setdefault(statement, parameters[0] if many else parameters)
+
+    def plans(self) -> Iterator[tuple[str, str]]:
+        self.is_on = False
+        prefix = "EXPLAIN QUERY PLAN " if self.connection.dialect.name == "sqlite" else "EXPLAIN "
+        for statement, parameters in self.statements.items():
+            rows = self.connection.exec_driver_sql(prefix + statement, parameters).all()
+            yield statement, "\n".join(str(row[-1]) for row in rows)
+
+
+@pytest.fixture
+def recorded(database_url: str) -> Iterator[tuple[Recorder, UnitOfWork]]:
+    engine = open_engine(database_url)
+    with engine.connect() as connection:
+        uow = UnitOfWork(connection)
+        add_influencer(uow, "bot", owner_id="owner")
+        recorder = Recorder(connection)
+        yield recorder, uow
+    engine.dispose()
+
+
+def live_through(uow: UnitOfWork) -> None:
+    """One conversation with everything that requests do in it."""
+    conversation = chat._open(uow, "user", "bot")["id"]
+    chat._open(uow, "user", "bot")
+    for content, key in (("one", None), ("two", "key"), ("two", "key"), ("three", None)):
+        message = NewMessage(content, client_message_id=key)
+        accepted = accepting.accept(uow, "user", conversation, message, LIMITS, "process", frozenset())
+        if accepted.turn is not None:
+            uow.messages.save_partial({accepted.turn.id: "Hal"})
+            uow.turns.renew("process", [accepted.turn.id], now())
+            ending.end(uow, accepted.turn, Ending("Hallo", provider="p", model="m", tokens=1), [], str)
+    newest = uow.messages.find_newest_model_reply(conversation)
+    assert newest is not None
+    reply_id = newest.message["id"]
+    again = accepting.accept_regeneration(uow, "user", conversation, reply_id, LIMITS, "process")
+    assert again.turn is not None
+    ending.take_over(uow, again.turn, "next", now())
+    uow.turns.list_orphans(now())
+    uow.messages.mark_handed_over([reply_id])
+    chat._mark_read(uow, "user", conversation)
+    chat._mark_read(uow, "owner", conversation)
+    chat._list_own(uow, "user", None, 20, 0)
+    for principal, type_ in ((None, None), ("user", "all"), ("user", "human"), ("bot", "ai")):
+        chat._list_inbox(uow, "owner" if principal == "bot" else "user", principal, type_, None, 20, 0)  # type: ignore[arg-type]
+    chat._list_inbox(uow, "user", None, None, "bot", 20, 0)
+    for is_complete in (False, True):
+        for is_ascending in (False, True):
+            chat._list_messages(uow, "user", conversation, 50, 0, is_ascending, is_complete)
+            chat._list_beside(uow, "user", conversation, 50, reply_id, None, is_ascending, is_complete)
+            chat._list_beside(uow, "user", conversation, 50, None, reply_id, is_ascending, is_complete)
+    uow.messages.list_for_prompt(conversation, before_seq=100, limit=30)
+    uow.events.list_since("user", 0, 0)
+    uow.events.last_seq("user")
+    jobs = uow.jobs.lease_due(now(), 10)
+    ending.record(uow, [job.id for job in jobs], [job.payload for job in jobs])
+    uow.influencers.list_listed(50, 0)
+    uow.influencers.list_trending(50, 0)
+    uow.influencers.list_owned_ids("owner")
+    uow.influencers.find("bot")
+
+
+# Tables that are empty but for what a job has not folded yet.
+SHORT = ("counter_deltas",)
+
+
+def test_no_hot_statement_scans_or_sorts(recorded: tuple[Recorder, UnitOfWork]) -> None:
+    recorder, uow = recorded
+    live_through(uow)
+    connection = recorder.connection
+    if connection.dialect.name == "postgresql":
+        # On small tables the planner prefers to scan; forbidden to, it shows whether an index serves the query.
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        connection.exec_driver_sql("SET enable_bitmapscan = off")
+    assert len(recorder.statements) > 40, "the recorder saw too little"
+    bad = [
+        f"{statement}\n{plan}"
+        for statement, plan in recorder.plans()
+        if not any(table in statement for table in SHORT)
+        and (
+            "SCAN " in plan.replace("SCAN CONSTANT ROW", "")
+            or "Seq Scan" in plan
+            or "TEMP B-TREE" in plan
+            or "Sort" in plan
+        )
+    ]
+    assert not bad, "\n\n".join(bad)

@@ -1,0 +1,140 @@
+"""Jobs are done once, tried again when they fail, and kept when they cannot be done."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from yral_chat.core.clock import SECOND, now
+from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.repositories.jobs import Job
+from yral_chat.services import job_runner
+from yral_chat.services.job_runner import JobRunner
+
+
+class Work:
+    """Notes what was done; fails as often as it is told to."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.done: list[str] = []
+        self.failures: dict[str, int] = {}
+        self.changed = asyncio.Event()
+
+    async def handle(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            name = job.payload["name"]
+            if self.failures.get(name, 0) > 0:
+                self.failures[name] -= 1
+                raise RuntimeError(name)
+        await self._database.write(lambda uow: uow.jobs.delete(*(job.id for job in jobs)))
+        self.done += [job.payload["name"] for job in jobs]
+        self.changed.set()
+
+
+def add(uow: UnitOfWork, *names: str) -> None:
+    for name in names:
+        uow.jobs.add("work", {"name": name})
+
+
+def make_due(uow: UnitOfWork) -> None:
+    """As if the wait of every retry and lease were over."""
+    connection = uow.jobs._connection
+    connection.exec_driver_sql("UPDATE jobs SET run_at = 0")
+
+
+@pytest.fixture
+def work(database: Database) -> Work:
+    return Work(database)
+
+
+@pytest.fixture
+def runner(database: Database, work: Work) -> JobRunner:
+    runner = JobRunner(database)
+    runner._handlers = {"work": work.handle}
+    return runner
+
+
+async def test_a_group_is_done_at_once_and_gone(database: Database, runner: JobRunner, work: Work) -> None:
+    await database.write(add, "a", "b", "c")
+    assert await runner.run_due() == 3
+    assert sorted(work.done) == ["a", "b", "c"]
+    assert await runner.run_due() == 0
+
+
+async def test_one_that_fails_does_not_hold_up_the_others(database: Database, runner: JobRunner, work: Work) -> None:
+    work.failures["b"] = 3
+    await database.write(add, "a", "b", "c")
+    await runner.run_due()
+    assert sorted(work.done) == ["a", "c"]
+    assert await runner.run_due() == 0, "its retry is not due yet"
+    while len(work.done) < 3:
+        await database.write(make_due)
+        assert await runner.run_due() == 1
+    assert work.done[-1] == "b"
+
+
+async def test_what_cannot_be_done_is_kept_and_not_tried_for_ever(
+    database: Database, runner: JobRunner, work: Work
+) -> None:
+    work.failures["never"] = 1000
+    await database.write(add, "never")
+    for _ in range(job_runner.MAX_ATTEMPTS):
+        await database.write(make_due)
+        assert await runner.run_due() == 1
+    await database.write(make_due)
+    assert await runner.run_due() == 0
+
+    def kept(uow: UnitOfWork) -> tuple[bool, str]:
+        connection = uow.jobs._connection
+        row = connection.exec_driver_sql("SELECT is_dead, last_error FROM jobs").one()
+        return bool(row[0]), row[1]
+
+    assert await database.read(kept) == (True, "RuntimeError")
+
+
+async def test_a_leased_job_is_nobody_elses_until_the_lease_ends(database: Database) -> None:
+    await database.write(add, "mine")
+    lease_until = now() + 60 * SECOND
+    first = await database.write(lambda uow: uow.jobs.lease_due(lease_until, 10))
+    assert [job.attempts for job in first] == [1]
+    assert await database.write(lambda uow: uow.jobs.lease_due(lease_until, 10)) == []
+    await database.write(make_due)  # its process died
+    again = await database.write(lambda uow: uow.jobs.lease_due(lease_until, 10))
+    assert [(job.id, job.attempts) for job in again] == [(first[0].id, 2)]
+
+
+async def test_the_runner_works_when_woken_and_finishes_before_it_closes(database: Database, work: Work) -> None:
+    runner = JobRunner(database)
+    ran = asyncio.Event()
+
+    async def chore() -> None:
+        ran.set()
+
+    runner.start({"work": work.handle}, [("a chore", 3600, chore)])
+    await database.write(add, "soon")
+    runner.wake()
+    async with asyncio.timeout(10):
+        await ran.wait()
+        await work.changed.wait()
+    await database.write(add, "late")
+    await runner.close()
+    assert work.done == ["soon", "late"]
+
+
+async def test_a_chore_that_fails_is_repeated(database: Database) -> None:
+    runner = JobRunner(database)
+    twice = asyncio.Event()
+    runs: list[int] = []
+
+    async def chore() -> None:
+        runs.append(1)
+        if len(runs) == 2:
+            twice.set()
+        raise RuntimeError("on purpose")
+
+    failing: Callable[[], Awaitable[None]] = chore
+    runner.start({}, [("a chore", 0.01, failing)])
+    async with asyncio.timeout(10):
+        await twice.wait()
+    await runner.close()

@@ -1,0 +1,21 @@
+"""Waiting for conditions instead of for time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.02
+
+
+async def until(look: Callable[[], Awaitable[T]], *, what: str, seconds: float = 15.0) -> T:
+    """Looks again and again until what it sees is true; returns that. Raises AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = await look()
+        if seen:
+            return seen
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}; last seen: {seen!r}"
+        await asyncio.sleep(POLL_SECONDS)
