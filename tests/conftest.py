@@ -10,6 +10,7 @@ import pytest
 from tests.client import Api, Document
 from tests.programs import PrivatePostgres, postgres_binaries, require
 from tests.service import FakeModel, Service
+from yral_chat.core.config import Settings
 
 pytest_plugins = ["tests.plugins.skips"]
 
@@ -18,11 +19,10 @@ SHARED = {"BREAKER_FAILURES": "1000", "STREAM_HEARTBEAT_SECONDS": "0.2"}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_from_outside() -> Iterator[None]:
-    """Nothing outside of the tests decides how the service under test behaves."""
-    for name in ("GEMINI_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "DATABASE_URL", "DATA_DIR"):
-        os.environ.pop(name, None)
-    yield
+def _no_settings_from_outside() -> None:
+    """Nothing outside of the tests decides how the code under test behaves."""
+    for name in Settings.model_fields:
+        os.environ.pop(name.upper(), None)
 
 
 @pytest.fixture(scope="session")

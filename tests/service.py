@@ -25,13 +25,13 @@ ROOT = Path(__file__).parent.parent
 class Process:
     """A program of ours with the first line that tells where it listens."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], marker: str) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], marker: str, folder: Path = ROOT) -> None:
         self.lines: list[str] = []
         self._found: queue.Queue[str] = queue.Queue()
         self._marker = marker
         self.process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -108,7 +108,8 @@ class Service:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment |= {name: value for name, value in self.settings.items() if value is not None}
         command = [sys.executable, "-m", "yral_chat.cli", "serve"]
-        self.running = Process(command, environment, "open    http")
+        # In a folder of its own, so that no .env of a developer has a say.
+        self.running = Process(command, environment, "open    http", self.folder)
         line = self.running.wait_for_marker(START_SECONDS)
         self.url = line.split()[-1]
         # The same address after a restart, as a real server has it.

@@ -6,6 +6,7 @@ from loguru import logger
 
 from yral_chat.clients.identity import TokenVerifier, load_dev_secret
 from yral_chat.clients.model_chain import ModelChain, build_model
+from yral_chat.clients.profiles import ProfileClient
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.config import Settings
 from yral_chat.core.metrics import Metrics
@@ -44,10 +45,11 @@ class Resources:
         self.turns = TurnService(
             settings, self.database, self.hub, self.influencers, self.model, self.metrics, self.jobs.wake
         )
-        self.chat = ChatService(self.database, self.hub, self.influencers, self.turns)
+        self.profiles = ProfileClient(settings.profile_url, self.cache)
+        self.chat = ChatService(self.database, self.hub, self.influencers, self.turns, self.profiles)
         self.inbox = InboxService(settings, self.database, self.hub)
         self.upkeep = UpkeepService(settings, self.database, self.influencers)
-        self.status = StatusService(settings, self.database, self.model, self.verifier, self.turns)
+        self.status = StatusService(settings, self.database, self.model, self.verifier, self.profiles, self.turns)
         self._watch()
 
     def _watch(self) -> None:
@@ -91,4 +93,5 @@ class Resources:
         await self.cache.close()
         await self.model.close()
         await self.verifier.close()
+        await self.profiles.close()
         await self.database.close()

@@ -3,8 +3,8 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -18,6 +18,8 @@ from yral_chat.resources import Resources
 CUT_SECONDS = 5
 MAX_FRAME_BYTES = 4096  # of a client's WebSocket frame; contract section 10.1
 BACKLOG = 2048
+# A chat in the terminal that ends in the middle of a reply does not wait for it; the next start goes on with it.
+GUEST_DRAIN_SECONDS = 2
 
 
 class DrainingServer(uvicorn.Server):
@@ -63,6 +65,14 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = True
 
 
+class GuestServer(DrainingServer):
+    """Served inside of a program that has its own use for signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 def bind(settings: Settings) -> tuple[socket.socket, Settings]:
     """The listening socket, and the settings with the address that clients reach. Raises OSError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -75,18 +85,51 @@ def bind(settings: Settings) -> tuple[socket.socket, Settings]:
         raise
     listener.set_inheritable(False)
     port = listener.getsockname()[1]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
     update: dict[str, object] = {"port": port}
     if settings.public_base_url is None:
-        update["public_base_url"] = f"http://{host}:{port}"
+        update["public_base_url"] = f"http://{reachable_host(settings.host)}:{port}"
     return listener, settings.model_copy(update=update)
+
+
+def reachable_host(host: str) -> str:
+    """The host for a URL on this machine: a wildcard becomes loopback, an IPv6 address gets its brackets."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"[{host}]" if ":" in host else host
 
 
 async def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[Resources], None]) -> None:
     """Serves until a signal. Raises what `Resources.open` raises, before anything is heard."""
     resources = Resources(settings)
     await resources.open()
-    config = uvicorn.Config(
+    await DrainingServer(_config(settings, resources), resources, lambda: on_ready(resources)).serve([listener])
+
+
+@asynccontextmanager
+async def serving_here(settings: Settings) -> AsyncIterator[Resources]:
+    """Serves on a free port of loopback while the block runs; `resources.settings.port` tells which.
+
+    Raises as `serve`.
+    """
+    # Stored addresses of pictures stay those of the usual server.
+    changes = {"public_base_url": settings.base_url, "host": "127.0.0.1", "port": 0}
+    listener, settings = bind(settings.model_copy(update=changes))
+    resources = Resources(settings)
+    await resources.open()
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    server = GuestServer(_config(settings, resources), resources, lambda: ready.set_result(None))
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            yield resources
+    finally:
+        await resources.turns.drain(GUEST_DRAIN_SECONDS)
+        server.should_exit = True
+        await serving
+
+
+def _config(settings: Settings, resources: Resources) -> uvicorn.Config:
+    return uvicorn.Config(
         create_app(settings, resources),
         lifespan="on",
         http="httptools",
@@ -102,4 +145,3 @@ async def serve(settings: Settings, listener: socket.socket, on_ready: Callable[
         timeout_graceful_shutdown=CUT_SECONDS,
         backlog=BACKLOG,
     )
-    await DrainingServer(config, resources, lambda: on_ready(resources)).serve([listener])

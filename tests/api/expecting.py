@@ -4,7 +4,18 @@ from typing import Any
 
 import httpx2
 
-from tests.client import Json
+from tests.client import Api, Json
+from tests.rows import add_influencer
+from tests.service import Service
+
+GREETING = "Hello, what is on your mind?"
+# What the client puts before a conversation that the persona began: the vendor wants a user's message first.
+OPENING = "…"
+
+
+async def open_fresh(api: Api, service: Service, **columns: Any) -> Json:
+    """A new conversation with a persona of its own, which greets."""
+    return await api.open(add_influencer(service, initial_greeting=GREETING, **columns))
 
 
 def refused(response: httpx2.Response, status: int, code: str, *, retry_after: str | None = None) -> Json:
@@ -25,4 +36,5 @@ def refused(response: httpx2.Response, status: int, code: str, *, retry_after: s
 
 def texts_sent(request: dict[str, Any]) -> list[str]:
     """What the model was shown of the conversation, oldest first, without the system text."""
-    return [part["text"] for content in request["body"]["contents"] for part in content["parts"]]
+    texts = [part["text"] for content in request["body"]["contents"] for part in content["parts"]]
+    return texts[1:] if texts[0] == OPENING else texts

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import MakeUser, StartService
-from tests.api.expecting import refused, texts_sent
+from tests.api.expecting import GREETING, open_fresh, refused, texts_sent
 from tests.client import Api, Json, messages
 from tests.rows import add_influencer, set_status
 from tests.service import FakeModel, Service, token
@@ -41,8 +41,8 @@ async def asked(model: FakeModel, count: int) -> bool:
 # --- a reply
 
 
-async def test_send_answers_with_both_messages(api: Api) -> None:
-    conversation = await api.open()
+async def test_send_answers_with_both_messages(api: Api, service: Service) -> None:
+    conversation = await open_fresh(api, service)
     response = await api.send(conversation["id"], "  Hello there \n", client_message_id="key-1")
     assert response.status_code == 200
     assert "idempotency-replayed" not in response.headers
@@ -84,8 +84,8 @@ async def test_send_answers_with_both_messages(api: Api) -> None:
     assert (await api.history(conversation["id"]))[-2:] == [user, reply]
 
 
-async def test_times_rise_by_a_millisecond_from_message_to_message(api: Api) -> None:
-    conversation = await api.open()
+async def test_times_rise_by_a_millisecond_from_message_to_message(api: Api, service: Service) -> None:
+    conversation = await open_fresh(api, service)
     for number in range(3):
         await api.said(conversation["id"], f"Message {number}")
     history = await api.history(conversation["id"])
@@ -101,15 +101,15 @@ def micros(stamp: str) -> int:
     return round((int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1_000_000)
 
 
-async def test_send_by_a_number_is_taken_as_its_text(api: Api) -> None:
-    conversation = await api.open()
+async def test_send_by_a_number_is_taken_as_its_text(api: Api, service: Service) -> None:
+    conversation = await open_fresh(api, service)
     response = await api.post(messages(conversation["id"]), {"message_type": "TEXT", "content": 42, "whatever": [1]})
     assert response.status_code == 200, response.text
     assert response.json()["user_message"]["content"] == "42"
 
 
-async def test_a_reply_cut_at_the_output_limit_is_a_reply(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_a_reply_cut_at_the_output_limit_is_a_reply(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default={"finish_reason": "MAX_TOKENS"})
     _, reply = await api.said(conversation["id"], "Tell me everything")
     assert (reply["status"], reply["content"]) == ("delivered", "Hello from the fake.")
@@ -140,6 +140,7 @@ async def test_a_coming_persona_can_be_talked_to(api: Api, service: Service) -> 
 )
 async def test_a_failed_model_gives_a_failed_message(
     api: Api,
+    service: Service,
     model: FakeModel,
     behaviour: Json,
     status: int,
@@ -148,7 +149,7 @@ async def test_a_failed_model_gives_a_failed_message(
     retry_after: str | None,
     content: str,
 ) -> None:
-    conversation = await api.open()
+    conversation = await open_fresh(api, service)
     model.tell(default=behaviour)
     error = refused(await api.send(conversation["id"], "Will this work?"), status, code, retry_after=retry_after)
     user, reply = error["details"]["user_message"], error["details"]["assistant_message"]
@@ -168,21 +169,21 @@ async def test_a_failed_model_gives_a_failed_message(
     assert seen["unread_count"] == 1  # the greeting
 
 
-async def test_quota_without_a_hint_says_thirty_seconds(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_quota_without_a_hint_says_thirty_seconds(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default={"status": 429})
     refused(await api.send(conversation["id"], "Hello"), 429, "ai_rate_limited", retry_after="30")
 
 
-async def test_an_empty_answer_is_a_failure(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_an_empty_answer_is_a_failure(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default={"has_candidates": False})
     error = refused(await api.send(conversation["id"], "Hello"), 503, "ai_unavailable", retry_after="5")
     assert error["details"]["assistant_message"]["content"] == ""
 
 
-async def test_a_failure_before_the_first_token_is_retried_inside_the_turn(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_a_failure_before_the_first_token_is_retried_inside_the_turn(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(script=[{"status": 503}])
     _, reply = await api.said(conversation["id"], "Still there?")
     assert (reply["content"], reply["attempt"]) == ("You said: Still there?", 1)
@@ -194,7 +195,7 @@ async def test_open_circuits_say_that_no_provider_can_be_used(
 ) -> None:
     service = service_with(BREAKER_FAILURES="1", BREAKER_OPEN_SECONDS="600")
     api = user_of(service)
-    conversation = await api.open()
+    conversation = await open_fresh(api, service)
     model.tell(default={"status": 503})
     refused(await api.send(conversation["id"], "First"), 503, "ai_unavailable", retry_after="5")
     calls = model.state()["requests"]
@@ -207,8 +208,9 @@ async def test_open_circuits_say_that_no_provider_can_be_used(
 async def test_a_slow_reply_is_a_timeout_for_the_sender_and_goes_on(
     service_with: StartService, user_of: MakeUser, model: FakeModel
 ) -> None:
-    api = user_of(service_with(SEND_TIMEOUT_SECONDS="0.4"))
-    conversation = await api.open()
+    service = service_with(SEND_TIMEOUT_SECONDS="0.4")
+    api = user_of(service)
+    conversation = await open_fresh(api, service)
     model.tell(default={"pieces": ["Slow", " but", " sure"], "chunk_delay": 0.7})
     error = refused(await api.send(conversation["id"], "Hurry"), 504, "turn_timeout", retry_after="5")
     reply = error["details"]["assistant_message"]
@@ -226,8 +228,9 @@ async def test_a_slow_reply_is_a_timeout_for_the_sender_and_goes_on(
 async def test_the_time_limit_covers_the_wait_for_earlier_turns(
     service_with: StartService, user_of: MakeUser, model: FakeModel
 ) -> None:
-    api = user_of(service_with(SEND_TIMEOUT_SECONDS="0.4"))
-    conversation = await api.open()
+    service = service_with(SEND_TIMEOUT_SECONDS="0.4")
+    api = user_of(service)
+    conversation = await open_fresh(api, service)
     model.tell(default=SILENT)
     first, second = await asyncio.gather(api.send(conversation["id"], "One"), api.send(conversation["id"], "Two"))
     for response in (first, second):
@@ -237,8 +240,8 @@ async def test_the_time_limit_covers_the_wait_for_earlier_turns(
     await stop_all(api, conversation["id"])
 
 
-async def test_partial_text_is_stored_while_it_arrives(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_partial_text_is_stored_while_it_arrives(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default=ENDLESS)
     sending = asyncio.create_task(api.send(conversation["id"], "Tell me a story"))
 
@@ -253,8 +256,8 @@ async def test_partial_text_is_stored_while_it_arrives(api: Api, model: FakeMode
     refused(await sending, 409, "turn_cancelled")
 
 
-async def test_cancelling_ends_the_wait(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_cancelling_ends_the_wait(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default=SILENT)
     sending = asyncio.create_task(api.send(conversation["id"], "Think long"))
     await until(lambda: asked(model, 1), what="the model to be asked")
@@ -265,8 +268,8 @@ async def test_cancelling_ends_the_wait(api: Api, model: FakeModel) -> None:
     assert (reply["error"]["code"], reply["error"]["retryable"]) == ("CANCELLED", True)
 
 
-async def test_deleting_the_conversation_ends_the_wait(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_deleting_the_conversation_ends_the_wait(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default=SILENT)
     sending = asyncio.create_task(api.send(conversation["id"], "Hello?"))
     await until(lambda: asked(model, 1), what="the model to be asked")
@@ -277,9 +280,9 @@ async def test_deleting_the_conversation_ends_the_wait(api: Api, model: FakeMode
 # --- what a model may see
 
 
-async def test_failed_cancelled_and_unread_turns_never_reach_a_prompt(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
-    greeting = conversation["recent_messages"][0]["content"]
+async def test_failed_cancelled_and_unread_turns_never_reach_a_prompt(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
+    greeting = GREETING
     model.tell(script=[{"cut_after_bytes": 400}])
     refused(await api.send(conversation["id"], "First"), 503, "ai_unavailable")
     model.tell(script=[{"block_reason": "SAFETY"}])
@@ -305,9 +308,9 @@ async def test_failed_cancelled_and_unread_turns_never_reach_a_prompt(api: Api, 
     assert texts_sent(model.requests()[-1]) == [greeting, "First", "Second", "Third", "Fourth"]
 
 
-async def test_a_prompt_has_the_history_once_and_nothing_later(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
-    greeting = conversation["recent_messages"][0]["content"]
+async def test_a_prompt_has_the_history_once_and_nothing_later(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
+    greeting = GREETING
     model.tell(default={"echo": True, "first_byte_delay": 0.2})
     await asyncio.gather(*(send_in_turn(api, conversation["id"], number, model) for number in range(3)))
     prompts = [texts_sent(request) for request in model.requests()]
@@ -328,8 +331,8 @@ async def send_in_turn(api: Api, conversation_id: str, number: int, model: FakeM
     assert reply["content"] == f"You said: Question {number}"
 
 
-async def test_turns_of_one_conversation_run_one_after_another(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_turns_of_one_conversation_run_one_after_another(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default={"echo": True, "first_byte_delay": 0.05})
     pairs = await asyncio.gather(*(api.said(conversation["id"], f"Question {number}") for number in range(5)))
     for user, reply in pairs:
@@ -356,8 +359,8 @@ async def test_turns_of_two_conversations_run_together(api: Api, service: Servic
 # --- limits
 
 
-async def test_a_sixth_running_turn_of_a_conversation_is_refused(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_a_sixth_running_turn_of_a_conversation_is_refused(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default=SILENT)
     sends = [asyncio.create_task(api.send(conversation["id"], f"Message {number}")) for number in range(9)]
     finished, running = await asyncio.wait(sends, timeout=0)
@@ -401,8 +404,8 @@ async def settled(api: Api, conversation_id: str) -> list[Json] | None:
     return None if any(row["status"] in ("pending", "streaming") for row in rows) else rows
 
 
-async def test_a_client_that_leaves_while_it_waits_finds_the_reply_later(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_a_client_that_leaves_while_it_waits_finds_the_reply_later(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default={"echo": True, "first_byte_delay": 0.3})
     sending = asyncio.create_task(api.send(conversation["id"], "Back soon"))
     await until(lambda: asked(model, 1), what="the model to be asked")
@@ -414,8 +417,8 @@ async def test_a_client_that_leaves_while_it_waits_finds_the_reply_later(api: Ap
     assert rows[-1]["status"] == "delivered"
 
 
-async def test_a_client_that_leaves_in_mid_stream_finds_the_reply_later(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_a_client_that_leaves_in_mid_stream_finds_the_reply_later(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default={"pieces": ["One", " two", " three"], "chunk_delay": 0.2})
     body = {"message_type": "text", "content": "Count"}
     async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body) as (_, events):
@@ -431,7 +434,7 @@ async def test_a_client_that_leaves_in_mid_request_can_send_again(
     api: Api, service: Service, model: FakeModel, written: float
 ) -> None:
     """Whether or not the cut request was understood: the same key gives one message and one reply."""
-    conversation = await api.open()
+    conversation = await open_fresh(api, service)
     body = b'{"message_type": "text", "content": "Once", "client_message_id": "the-key"}'
     head = (
         f"POST {messages(conversation['id'])} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -497,8 +500,8 @@ async def test_a_discontinued_persona_takes_no_message(api: Api, service: Servic
         ({"message_type": "multimodal", "content": "x", "media_urls": "a"}, ["body", "message_type"]),
     ],
 )
-async def test_an_invalid_message_is_refused_and_not_stored(api: Api, body: Any, loc: list[str]) -> None:
-    conversation = await api.open()
+async def test_an_invalid_message_is_refused_and_not_stored(api: Api, service: Service, body: Any, loc: list[str]) -> None:
+    conversation = await open_fresh(api, service)
     error = refused(await api.post(messages(conversation["id"]), body), 422, "validation_error")
     assert loc in [item["loc"] for item in error["details"]["errors"]]
     for item in error["details"]["errors"]:
@@ -506,8 +509,8 @@ async def test_an_invalid_message_is_refused_and_not_stored(api: Api, body: Any,
     assert len(await api.history(conversation["id"], include="unfinished")) == 1
 
 
-async def test_the_longest_message_counts_characters_after_trimming(api: Api, model: FakeModel) -> None:
-    conversation = await api.open()
+async def test_the_longest_message_counts_characters_after_trimming(api: Api, service: Service, model: FakeModel) -> None:
+    conversation = await open_fresh(api, service)
     model.tell(default={})
     longest = "🙂" * 4000
     user, _ = await api.said(conversation["id"], f"  {longest}\n")

@@ -88,7 +88,7 @@ async def test_callbacks_run_when_the_caller_has_left(database: Database) -> Non
 
 
 async def test_a_read_cannot_write(database: Database) -> None:
-    with pytest.raises(Exception, match="(?i)read.?only|readonly"):
+    with pytest.raises(Exception, match=r"(?i)read.?only|readonly"):
         await database.read(add_influencer, "sneaky")
     assert await ids(database) == set()
 

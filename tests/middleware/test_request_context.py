@@ -334,6 +334,15 @@ async def test_a_refused_preflight_is_the_envelope(client: httpx2.AsyncClient) -
     assert "access-control-allow-origin" not in response.headers
 
 
+async def test_caches_are_told_that_the_origin_matters_even_without_one(client: httpx2.AsyncClient) -> None:
+    plain = await client.get("/api/v1/influencers")
+    assert "Origin" in plain.headers["vary"]
+    assert "Accept-Encoding" in plain.headers["vary"]
+    assert "access-control-expose-headers" not in plain.headers
+    assert "Origin" in (await client.get("/api/v1/influencers", headers={"Origin": PAGE})).headers["vary"]
+    assert "Origin" in (await client.get("/broken")).headers["vary"]
+
+
 async def test_another_origin_gets_the_answer_but_no_permission(client: httpx2.AsyncClient) -> None:
     response = await client.get("/", headers={"Origin": "https://evil.example"})
     assert response.status_code == 200

@@ -1,8 +1,10 @@
 """ChatService: open a conversation, list, read history, mark read, delete."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Literal, TypedDict
 
+from yral_chat.clients.profiles import ProfileClient
 from yral_chat.core.clock import MILLISECOND, now, to_text
 from yral_chat.core.errors import (
     ConversationNotFound,
@@ -48,24 +50,32 @@ class ReadMark(TypedDict):
 class ChatService:
     """See the module. Raises ConversationNotFound, NotYourConversation and what the methods name."""
 
-    def __init__(self, database: Database, hub: Hub, influencers: InfluencerService, turns: TurnService) -> None:
+    def __init__(
+        self,
+        database: Database,
+        hub: Hub,
+        influencers: InfluencerService,
+        turns: TurnService,
+        profiles: ProfileClient,
+    ) -> None:
         self._database = database
+        self._profiles = profiles
         self._hub = hub
         self._influencers = influencers
         self._turns = turns
 
     async def open(self, user_id: str, influencer_id: str) -> Conversation:
         """The user's conversation with the influencer, made when there is none. Raises InfluencerNotFound."""
-        return self._present(await self._database.write(_open, user_id, influencer_id))
+        return await self._present(await self._database.write(_open, user_id, influencer_id))
 
     async def get(self, reader_id: str, conversation_id: str) -> Conversation:
         """For the user, or for the owner of the bot."""
-        return self._present(await self._database.read(_get, reader_id, conversation_id))
+        return await self._present(await self._database.read(_get, reader_id, conversation_id))
 
     async def list_own(self, user_id: str, *, influencer_id: str | None, limit: int, offset: int) -> InboxPage:
         """The v1 list: the user's AI conversations with their recent messages."""
         page = await self._database.read(_list_own, user_id, influencer_id, limit, offset)
-        return self._present_page(page)
+        return await self._present_page(page)
 
     async def list_inbox(
         self,
@@ -82,7 +92,7 @@ class ChatService:
         Raises PrincipalNotOwned for anybody else's, Invalid for human chats of a bot.
         """
         page = await self._database.read(_list_inbox, user_id, principal, type_, influencer_id, limit, offset)
-        return self._present_page(page)
+        return await self._present_page(page)
 
     async def list_messages(
         self,
@@ -135,14 +145,26 @@ class ChatService:
 
         return await self._database.write(unit)
 
-    def _present(self, conversation: Conversation) -> Conversation:
+    async def _present(self, conversation: Conversation) -> Conversation:
         _present_influencer(conversation, self._influencers.absolute, is_list=False)
+        await self._name_users([conversation])
         return conversation
 
-    def _present_page(self, page: InboxPage) -> InboxPage:
+    async def _present_page(self, page: InboxPage) -> InboxPage:
         for conversation in page["conversations"]:
             _present_influencer(conversation, self._influencers.absolute, is_list=True)
+        await self._name_users(page["conversations"])
         return page
+
+    async def _name_users(self, conversations: Sequence[ConversationSummary]) -> None:
+        """Fills in names and pictures where the view shows the other person."""
+        users = [conversation["user"] for conversation in conversations if conversation["user"] is not None]
+        if not users or not self._profiles.is_enabled:
+            return
+        profiles = await asyncio.gather(*(self._profiles.get(user["principal_id"]) for user in users))
+        for user, profile in zip(users, profiles, strict=True):
+            user["username"] = profile.username
+            user["profile_picture_url"] = profile.profile_picture_url
 
 
 def _present_influencer(conversation: ConversationSummary, absolute: Callable[[str], str], *, is_list: bool) -> None:

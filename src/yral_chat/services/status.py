@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from yral_chat.clients.identity import TokenVerifier
 from yral_chat.clients.model_chain import ModelChain
+from yral_chat.clients.profiles import ProfileClient
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError
@@ -51,12 +52,14 @@ class StatusService:
         database: Database,
         model: ModelChain,
         verifier: TokenVerifier,
+        profiles: ProfileClient,
         turns: TurnService,
     ) -> None:
         self._settings = settings
         self._database = database
         self._model = model
         self._verifier = verifier
+        self._profiles = profiles
         self._turns = turns
         self._started = time.monotonic()
 
@@ -69,6 +72,10 @@ class StatusService:
         services["identity"] = service(
             identity, error="the keys of an issuer cannot be fetched" if identity == "down" else None
         )
+        if self._profiles.is_enabled:
+            has_failed = self._profiles.has_failed
+            error = "the profile service does not answer" if has_failed else None
+            services["profiles"] = service("down" if has_failed else "up", error=error)
         services |= self._models()
         return {
             "status": _overall(services),
