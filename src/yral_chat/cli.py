@@ -145,9 +145,11 @@ def chat(
     ] = None,
 ) -> None:
     """Talk to a persona in the terminal: with a running server, or without one by itself."""
+    from yral_chat.core.logging import configure_logging
     from yral_chat.terminal import ChatFailed, talk
 
     settings = load_settings()
+    configure_logging("CRITICAL", "text")  # the conversation says what goes wrong
     try:
         run(talk(settings, persona=persona, url=url, user_id=user_id, message=message, token=given_token))
     except ChatFailed as error:

@@ -1,15 +1,15 @@
 """`yral-chat chat`: a conversation in the terminal, over the same HTTP API that every client uses."""
 
 import asyncio
+import io
 import os
 import shutil
 import signal
 import sys
 import threading
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
-from typing import Any
 
 from yral_chat.clients.chat_api import (
     ChatApi,
@@ -34,6 +34,9 @@ HELP = """\
   /new     forget this conversation and begin anew
   /help    this list
   /quit    end (so does Ctrl-C; while a reply is being written, Ctrl-C stops the reply)"""
+
+YOU = "you: "
+HELP_HINT = "/help lists the commands."
 
 TOKEN_SECONDS = 86400
 # Of a conversation that is taken up again, so much is shown.
@@ -71,6 +74,10 @@ async def talk(
                     await _say_once(api, screen, persona, message)
         except ChatApiError as error:
             raise ChatFailed(_advised(error)) from error
+        except asyncio.CancelledError:
+            if not screen.is_ended:
+                raise
+            raise ChatFailed("Stopped.") from None
 
 
 async def _connect(
@@ -181,10 +188,11 @@ def _shortened(line: str, width: int) -> str:
 
 async def _say_once(api: ChatApi, screen: "Screen", persona: str | None, message: str) -> None:
     """The reply alone on standard output, so that it can be piped on."""
+    influencers = await api.list_influencers()
     if persona is None:
-        names = ", ".join(sorted(one["name"] for one in await api.list_influencers()))
+        names = ", ".join(sorted(one["name"] for one in influencers))
         raise ChatFailed(f"Say to whom: yral-chat chat NAME -m … with one of {names}.")
-    influencer = find_influencer(await api.list_influencers(), persona)
+    influencer = find_influencer(influencers, persona)
     opened = await api.open_conversation(influencer["id"])
     reply = Reply(api, screen, opened["id"])
     await reply.follow(api.send(opened["id"], message, new_id()))
@@ -199,7 +207,7 @@ async def _converse(api: ChatApi, screen: "Screen", persona: str | None) -> None
         return
     conversation = Conversation(api, screen, influencer)
     await conversation.open()
-    while (line := await screen.ask("you: ")) is not None:
+    while (line := await screen.ask(YOU)) is not None:
         if line == "/quit":
             break
         try:
@@ -214,44 +222,52 @@ class Reply:
     def __init__(self, api: ChatApi, screen: "Screen", conversation_id: str, label: str = "") -> None:
         self.id = ""
         self.failure = ""  # a sentence, when it did not come to its end
+        self.is_retryable = False
         self._api = api
         self._screen = screen
         self._conversation_id = conversation_id
         self._label = label
+        self._has_text = False
         self._is_stopping = False
         self._cancelling: asyncio.Task[None] | None = None
 
-    async def follow(self, events: AsyncIterator[ReplyEvent]) -> None:
+    async def follow(self, events: AsyncGenerator[ReplyEvent, None]) -> None:
         """Writes the reply as it comes. Raises ChatApiError."""
-        has_text = False
-        self._screen.write(self._label)
+        self._screen.write_label(self._label)
         try:
-            with self._screen.taking_ctrl_c(self._stop):
-                async for event in events:
-                    match event:
-                        case Started():
-                            self.id = event.reply_id
-                            if has_text:
-                                self._screen.write("\n")
-                                self._screen.hint("The service restarted; the reply begins anew.")
-                                self._screen.write(self._label)
-                                has_text = False
-                            if self._is_stopping:
-                                self._cancel()
-                        case Piece():
-                            has_text = True
-                            self._screen.write(event.text)
-                        case Failed():
-                            self.failure = event.message
-                        case Done():
-                            pass
+            async with aclosing(events):
+                with self._screen.taking_ctrl_c(self._stop):
+                    async for event in events:
+                        self._take(event)
         finally:
-            self._screen.write("\n")
+            self._screen.say("")
             await self._settle()
+
+    def _take(self, event: ReplyEvent) -> None:
+        match event:
+            case Started():
+                self._start(event.reply_id)
+            case Piece():
+                self._has_text = True
+                self._screen.write(event.text)
+            case Failed():
+                self.failure, self.is_retryable = event.message, event.is_retryable
+            case Done():
+                pass  # its text stands there
+
+    def _start(self, reply_id: str) -> None:
+        self.id = reply_id
+        if self._has_text:
+            self._has_text = False
+            self._screen.say("")
+            self._screen.hint("The service restarted; the reply begins anew.")
+            self._screen.write_label(self._label)
+        if self._is_stopping:
+            self._cancel()
 
     def _stop(self) -> None:
         if self._is_stopping:
-            raise KeyboardInterrupt
+            self._screen.end()
         self._is_stopping = True
         if self.id:
             self._cancel()
@@ -290,9 +306,9 @@ class Conversation:
         self._reply_id = replies[-1] if replies else ""
         self._unsent = None
         if len(messages) > SHOWN_MESSAGES:
-            self._screen.hint(f"You have talked before; here is the end of it. /new begins anew, {_HELP_HINT}")
+            self._screen.hint(f"You have talked before; here is the end of it. /new begins anew, {HELP_HINT}")
         else:
-            self._screen.hint(f"Write a message and press Enter; {_HELP_HINT}")
+            self._screen.hint(f"Write a message and press Enter; {HELP_HINT}")
         for message in messages[-SHOWN_MESSAGES:]:
             self._show(message)
         if opened["message_count"] <= 1 and (suggestions := opened["influencer"]["suggested_messages"]):
@@ -310,7 +326,7 @@ class Conversation:
             case "/again":
                 await self._again()
             case command if command.startswith("/"):
-                self._screen.warn(f"There is no command {command.split()[0]}; {_HELP_HINT}")
+                self._screen.warn(f"There is no command {command.split()[0]}; {HELP_HINT}")
             case _:
                 await self._send(line, new_id())
 
@@ -335,58 +351,55 @@ class Conversation:
         self._unsent = text, key
         await self._follow(lambda: self._api.send(self._id, text, key))
 
-    async def _follow(self, begin: Callable[[], AsyncIterator[ReplyEvent]]) -> None:
+    async def _follow(self, begin: Callable[[], AsyncGenerator[ReplyEvent, None]]) -> None:
         reply = Reply(self._api, self._screen, self._id, self._label)
-        events: Any = begin()
         try:
-            async with aclosing(events):
-                await reply.follow(events)
+            await reply.follow(begin())
         finally:
             if reply.id:
                 self._reply_id, self._unsent = reply.id, None
         if reply.failure:
-            self._screen.warn(f"{reply.failure} {self.way_on}")
+            self._screen.warn(f"{reply.failure} {self.way_on if reply.is_retryable else ''}")
 
     @property
     def _label(self) -> str:
-        return self._screen.bold(f"{self._influencer['display_name']}: ")
+        return f"{self._influencer['display_name']}: "
 
     def _show(self, message: Json) -> None:
-        label = self._screen.bold("you: ") if message["role"] == "user" else self._label
-        self._screen.write(label)
-        self._screen.write(f"{message['content']}\n")
-
-
-_HELP_HINT = "/help lists the commands."
+        self._screen.write_label(YOU if message["role"] == "user" else self._label)
+        self._screen.say(message["content"])
 
 
 # --- the terminal
 
 
 class Screen:
-    """Standard input, line by line, and standard output. Works as well when neither is a terminal."""
+    """Standard input, line by line, and standard output. Works as well when neither is a terminal.
+
+    Everything that is written loses its control characters: a model's words must not steer the terminal.
+    """
 
     def __init__(self) -> None:
-        self._lines = Lines(sys.stdin.fileno())
-        self._is_dialogue = sys.stdin.isatty()
-        self._is_coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        self._on_ctrl_c: Callable[[], None] | None = None
+        self.is_ended = False
         self.width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if sys.stdout.isatty() else DEFAULT_WIDTH
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character
+        has_input = sys.stdin is not None  # it may be closed
+        self._lines = Lines(sys.stdin.fileno() if has_input else -1)
+        self._is_dialogue = has_input and sys.stdin.isatty()
+        self._is_styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._on_ctrl_c: Callable[[], None] = self.end
+        self._main = asyncio.current_task()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Takes Ctrl-C: whoever waits for something decides what it means, else it ends the program."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self._strike)
+        loop.add_signal_handler(signal.SIGINT, lambda: self._on_ctrl_c())
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGINT)
-
-    def _strike(self) -> None:
-        if self._on_ctrl_c is None:
-            raise KeyboardInterrupt
-        self._on_ctrl_c()
 
     @contextmanager
     def taking_ctrl_c(self, action: Callable[[], None]) -> Iterator[None]:
@@ -394,40 +407,93 @@ class Screen:
         try:
             yield
         finally:
-            self._on_ctrl_c = None
+            self._on_ctrl_c = self.end
+
+    def end(self) -> None:
+        """Ends the program by way of everything that has to be closed."""
+        self.is_ended = True
+        if self._main is not None:
+            self._main.cancel()
 
     async def ask(self, question: str) -> str | None:
         """The next line, trimmed; None at the end of the input and at Ctrl-C."""
         if self._is_dialogue:
-            self.write(self.bold(question))
-        loop = asyncio.get_running_loop()
-        struck: asyncio.Future[None] = loop.create_future()
+            self.write_label(question)
+        struck = asyncio.Event()
         line = asyncio.create_task(self._lines.read())
-        with self.taking_ctrl_c(lambda: struck.cancel()):
-            await asyncio.wait((line, struck), return_when=asyncio.FIRST_COMPLETED)
-        if line.done() and line.result() is not None:
-            return line.result()
+        interrupt = asyncio.create_task(struck.wait())
+        with self.taking_ctrl_c(struck.set):
+            await asyncio.wait((line, interrupt), return_when=asyncio.FIRST_COMPLETED)
+        answer = line.result() if line.done() else None
         line.cancel()
-        if self._is_dialogue:
-            self.write("\n")
-        return None
+        interrupt.cancel()
+        if answer is None and self._is_dialogue:
+            self.say("")
+        return answer
 
     def write(self, text: str) -> None:
-        sys.stdout.write(text if text.startswith(_ESCAPE) else printable(text))
+        sys.stdout.write(printable(text))
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
         self.write(f"{text}\n")
 
-    def hint(self, text: str) -> None:
-        sys.stdout.write(f"{self._styled('2', printable(text))}\n")
-        sys.stdout.flush()
-
     def warn(self, text: str) -> None:
         self.say(f"× {text.strip()}")
 
-    def bold(self, text: str) -> str:
-        return self._styled("1", printable(text))
+    def hint(self, text: str) -> None:
+        self._write_styled("2", text)
+        self.write("\n")
 
-    def _styled(self, style: str, text: str) -> str:
-        return f"{_ESCAPE}{style}m{text}{_ESCAPE}0m" if self._is_coloured else text
+    def write_label(self, text: str) -> None:
+        self._write_styled("1", text)
+
+    def _write_styled(self, style: str, text: str) -> None:
+        sys.stdout.write(f"\x1b[{style}m{printable(text)}\x1b[0m" if self._is_styled else printable(text))
+        sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, except for tabs and ends of lines."""
+    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+
+
+class Lines:
+    """Lines of a file descriptor, which may be a terminal, a pipe or a file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._rest = b""
+        self._is_at_end = False
+
+    async def read(self) -> str | None:
+        """The next line, trimmed; None after the last one."""
+        while b"\n" not in self._rest and not self._is_at_end:
+            data = await self._read_some()
+            self._rest += data
+            self._is_at_end = not data
+        if not self._rest:
+            return None
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode("utf-8", "replace").strip()
+
+    async def _read_some(self) -> bytes:
+        """On a daemon thread: nothing can interrupt a read of a terminal, and the program must not wait for it."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[bytes] = loop.create_future()
+
+        def read() -> None:
+            try:
+                data = os.read(self._descriptor, 65536)
+            except OSError:
+                data = b""  # a terminal that is gone
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(_deliver, arrived, data)
+
+        threading.Thread(target=read, name="input", daemon=True).start()
+        return await arrived
+
+
+def _deliver(arrived: "asyncio.Future[bytes]", data: bytes) -> None:
+    if not arrived.done():
+        arrived.set_result(data)

@@ -131,7 +131,8 @@ def page_service(
 @pytest.fixture(scope="module")
 def token_service(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Where the page gets no tokens from the service; the offline persona answers."""
-    with Service(tmp_path_factory.mktemp("tokens"), OFFLINE_WORDS_PER_SECOND="200") as service:
+    settings = {"OFFLINE_WORDS_PER_SECOND": "200", "JWT_LEEWAY_SECONDS": "0"}
+    with Service(tmp_path_factory.mktemp("tokens"), **settings) as service:
         yield service
 
 

@@ -611,12 +611,30 @@ def test_with_real_issuers_a_pasted_token_lets_in(
     expect(field).to_be_visible()
 
 
+def test_an_expired_token_leads_back_to_the_door(
+    context: BrowserContext, token_service: Service, complaints: Complaints
+) -> None:
+    page = context.new_page()
+    complaints.listen_to(page)
+    short_lived = json.dumps(token("somebody", ttl_seconds=3))
+    # Only once: the reload must find what the page remembers, not the script.
+    page.goto(f"{token_service.url}/favicon.svg")
+    page.evaluate(f"sessionStorage.setItem('yral.token', {json.dumps(short_lived)})")
+    page.goto(token_service.url)
+    expect(page.locator(".who")).to_have_text("somebody")
+    expect(page.get_by_role("alert")).to_have_text("Token has expired")
+    expect(page.get_by_label("Access token")).to_be_focused()
+    assert page.evaluate("sessionStorage.getItem('yral.token')") is None
+
+
 def test_the_offline_persona_is_named_as_such(
     context: BrowserContext, token_service: Service, token_account: Account, complaints: Complaints
 ) -> None:
     page = context.new_page()
     complaints.listen_to(page)
     page.add_init_script(f"sessionStorage.setItem('yral.token', {json.dumps(json.dumps(token_account.token))})")
+    for other in ("Ines", "Leela", "Kamla Bua"):
+        token_account.open(other)
     page.goto(f"{token_service.url}/#/c/{token_account.open(PERSONA)}")
     page.get_by_role("group", name="Suggestions").get_by_role("button").first.click()
     wait_for_answer(page)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -13,6 +12,7 @@ from yral_chat.personas import PICTURES_DIR
 from yral_chat.web import routes
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+MODULE = re.compile("preact|htm")
 PERSONA = next(PICTURES_DIR.glob("*.webp")).stem
 
 
@@ -85,6 +85,14 @@ def test_every_import_of_a_module_resolves(client: TestClient) -> None:
     assert found
     missing = [f"{module.name}: {target}" for module, target in found if not (module.parent / target).is_file()]
     assert missing == []
+
+
+def test_the_page_asks_for_all_its_modules_at_once() -> None:
+    page = (routes.STATIC / "chat/index.html").read_text(encoding="utf-8")
+    preloaded = set(re.findall(r'rel="modulepreload" href="static/([^"]+)"', page))
+    modules = {path.relative_to(routes.STATIC).as_posix() for path in routes.STATIC.glob("chat/**/*.js")}
+    vendored = {f"vendor/{path.name}" for path in routes.STATIC.glob("vendor/*.js") if MODULE.match(path.name)}
+    assert preloaded == (modules | vendored) - {"chat/main.js", "chat/early.js"}
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
@@ -168,10 +176,11 @@ def test_vendored_packages_come_with_their_licences() -> None:
         assert (vendor / "licenses" / f"{package}-LICENSE.txt").stat().st_size > 500
 
 
-def test_the_vendored_modules_are_as_published_but_for_the_documented_change() -> None:
+def test_the_vendored_modules_import_only_each_other() -> None:
     specifiers = re.compile(r'(?:from|import)\s*"([^"]+)"')
-    found: dict[str, list[str]] = {}
-    for path in (routes.STATIC / "vendor").glob("*.js"):
-        if "hooks" in path.name or "preact" in path.name or "htm" in path.name:
-            found[path.name] = specifiers.findall(Path(path).read_text(encoding="utf-8"))
-    assert found == {"preact-11.2.0.js": [], "preact-hooks-11.2.0.js": ["./preact-11.2.0.js"], "htm-3.1.1.js": []}
+    modules = [path for path in routes.STATIC.glob("vendor/*.js") if MODULE.match(path.name)]
+    assert {path.name: specifiers.findall(path.read_text(encoding="utf-8")) for path in modules} == {
+        "preact-11.2.0.js": [],
+        "preact-hooks-11.2.0.js": ["./preact-11.2.0.js"],
+        "htm-3.1.1.js": [],
+    }

@@ -79,7 +79,9 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_app_error(request: Request, error: AppError) -> Response:
-    return _rendered(request, error.status, error.code, error.message, error.details, error.retry_after)
+    response = _rendered(request, error.status, error.code, error.message, error.details, error.retry_after)
+    response.headers.update(error.headers)
+    return response
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:

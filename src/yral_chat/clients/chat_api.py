@@ -6,7 +6,7 @@ its end: when the connection breaks, the stream is resumed behind the last event
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -148,18 +148,20 @@ class ChatApi:
         """Stops a reply that is being written; its stream then ends with CANCELLED."""
         await self._ask(_Request("POST", f"{_messages(conversation_id)}/{reply_id}/cancel"))
 
-    def send(self, conversation_id: str, content: str, key: str) -> AsyncIterator[ReplyEvent]:
+    def send(self, conversation_id: str, content: str, key: str) -> AsyncGenerator[ReplyEvent, None]:
         """Sends a message and follows its reply. With the same `key` it may be called again: nothing is doubled."""
         body = {"message_type": "text", "content": content, "client_message_id": key}
         request = _Request("POST", f"{_messages(conversation_id)}/stream", body)
         return self._follow(conversation_id, request, may_repeat=True)
 
-    def regenerate(self, conversation_id: str, reply_id: str) -> AsyncIterator[ReplyEvent]:
+    def regenerate(self, conversation_id: str, reply_id: str) -> AsyncGenerator[ReplyEvent, None]:
         """Has the newest reply written anew and follows it."""
         request = _Request("POST", f"{_messages(conversation_id)}/{reply_id}/regenerate?stream=true")
         return self._follow(conversation_id, request, may_repeat=False)
 
-    async def _follow(self, conversation_id: str, request: _Request, *, may_repeat: bool) -> AsyncIterator[ReplyEvent]:
+    async def _follow(
+        self, conversation_id: str, request: _Request, *, may_repeat: bool
+    ) -> AsyncGenerator[ReplyEvent, None]:
         """A reply to its end, over as many connections as that takes."""
         reply_id = last_id = ""
         patience = _Patience()
@@ -189,7 +191,7 @@ class ChatApi:
                 headers = {"Last-Event-ID": last_id}
                 request = _Request("GET", f"{_messages(conversation_id)}/{reply_id}/stream", headers=headers)
 
-    async def _frames(self, request: _Request) -> AsyncIterator[_Frame]:
+    async def _frames(self, request: _Request) -> AsyncGenerator[_Frame, None]:
         async with self._open(request) as response:
             await _raise_for_status(response)
             rest = b""
@@ -255,7 +257,9 @@ def _parse(block: bytes) -> _Frame | None:
     if b"data" not in fields:
         return None
     try:
-        return _Frame(fields.get(b"id", b"").decode(), fields.get(b"event", b"").decode(), orjson.loads(fields[b"data"]))
+        return _Frame(
+            fields.get(b"id", b"").decode(), fields.get(b"event", b"").decode(), orjson.loads(fields[b"data"])
+        )
     except ValueError as error:
         raise ServiceUnreachable("The service sent something unreadable.") from error
 

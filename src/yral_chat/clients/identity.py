@@ -141,6 +141,13 @@ class TokenVerifier:
             return "disabled"
         return "down" if any(ring.has_failed for ring in rings) else "up"
 
+    async def count_keys(self, issuer: str) -> int:
+        """How many usable keys this issuer's source holds right now, for the operator.
+
+        Raises ValueError with what is wrong with it.
+        """
+        return await self._issuers[issuer].count_at_source()
+
     async def close(self) -> None:
         for ring in self._issuers.values():
             await ring.close()
@@ -283,6 +290,15 @@ class _KeyRing:
         if not self._keys:
             raise ServiceUnavailable("The signing keys cannot be reached", details={"service": "identity"})
         return found
+
+    async def count_at_source(self) -> int:
+        """See `TokenVerifier.count_keys`."""
+        if self._fetch is None:
+            return len(self._keys)
+        try:
+            return len(_keys_of_jwks(await self._fetch()))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ValueError(str(error) or type(error).__name__) from error
 
     async def close(self) -> None:
         if self._running is not None:

@@ -39,11 +39,23 @@ def create_postgres_engine(url: str, pool_size: int = 1) -> Engine:
             poolclass=QueuePool,
             pool_size=pool_size,
             max_overflow=0,
-            pool_pre_ping=False,
+            hide_parameters=True,  # as for SQLite
             connect_args={"connect_timeout": 5, "application_name": "yral-chat"},
         )
     except ModuleNotFoundError as error:
         raise DatabaseUnusable("PostgreSQL needs the extra: pip install 'yral-chat[postgres]'") from error
+
+
+def connect_postgres(engine: Engine, url: str) -> Connection:
+    """A connection; raises DatabaseUnusable with what to look at."""
+    try:
+        return engine.connect()
+    except DBAPIError as error:
+        address = make_url(url)
+        raise DatabaseUnusable(
+            f"PostgreSQL at {address.host}:{address.port or 5432} cannot be reached or refuses the login. "
+            "Check DATABASE_URL and that the server runs."
+        ) from error
 
 
 def translate(error: Exception) -> Exception:
@@ -89,13 +101,7 @@ class PostgresDatabase:
     def lock(self) -> None:
         """See `Database.lock`: a session's advisory lock, freed by the server when the connection ends."""
         engine = create_postgres_engine(self._url)
-        try:
-            connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        except DBAPIError as error:
-            raise DatabaseUnusable(
-                f"PostgreSQL at {make_url(self._url).host}:{make_url(self._url).port or 5432} cannot be reached "
-                "or refuses the login. Check DATABASE_URL and that the server runs."
-            ) from error
+        connection = connect_postgres(engine, self._url).execution_options(isolation_level="AUTOCOMMIT")
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVE_LOCK}).scalar():
             connection.close()
             engine.dispose()

@@ -67,6 +67,11 @@ def database_path(url: str) -> Path:
     return Path(name)
 
 
+def lock_path(path: Path) -> Path:
+    """The file whose lock says that a process serves the database at `path`."""
+    return Path(f"{path}.lock")
+
+
 def check_file(path: Path) -> None:
     """Looks at the file without opening it as a database. Raises DatabaseUnusable; changes nothing."""
     if not path.exists():
@@ -102,7 +107,14 @@ def create_sqlite_engine(path: Path, *, is_reader: bool = False) -> Engine:
         connection.execute("PRAGMA query_only=ON" if is_reader else "PRAGMA journal_mode=WAL")
         return connection
 
-    return create_engine("sqlite://", module=driver, creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    return create_engine(
+        "sqlite://",
+        module=driver,
+        creator=connect,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,  # tracebacks are logged, and parameters are people's messages
+    )
 
 
 def translate(error: Exception) -> Exception:
@@ -135,7 +147,7 @@ class SQLiteDatabase:
     def lock(self) -> None:
         """See `Database.lock`: an flock on `<database>.lock`, freed by the kernel when the process ends."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(lock_path(self.path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

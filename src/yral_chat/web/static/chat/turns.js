@@ -185,8 +185,8 @@ async function followToEnd(turn) {
   for (;;) {
     const heard = turn.lastEventId;
     try {
-      const isOver = await readOnce(turn, failures);
-      if (isOver) return;
+      await readToEnd(turn, failures);
+      return;
     } catch (error) {
       if (turn.signal.aborted || !error.isTemporary) throw error;
       if (turn.lastEventId !== heard) failures = 0;
@@ -206,20 +206,21 @@ function waitBefore(failures, error) {
 /** Resolves after the time, or as soon as the browser is online again. */
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
-    const finish = (settle) => () => {
+    const settle = () => {
       clearTimeout(timer);
-      removeEventListener("online", online);
-      settle();
+      removeEventListener("online", settle);
+      signal.removeEventListener("abort", settle);
+      if (signal.aborted) reject(signal.reason);
+      else resolve();
     };
-    const online = finish(resolve);
-    const timer = setTimeout(online, milliseconds);
-    addEventListener("online", online);
-    signal.addEventListener("abort", finish(() => reject(signal.reason)), { once: true });
+    const timer = setTimeout(settle, milliseconds);
+    addEventListener("online", settle);
+    signal.addEventListener("abort", settle);
   });
 }
 
-/** One connection. True when the turn is over; false when it goes on elsewhere and must be attached to again. */
-async function readOnce(turn, failures) {
+/** One connection. Returns when the turn is over; throws Unreachable when it goes on and must be attached to again. */
+async function readToEnd(turn, failures) {
   const response = turn.isStarted
     ? await api.resumeStream(turn.conversationId, turn.messageId, turn.lastEventId, turn.signal)
     : await turn.open(turn.signal, failures > 0);
@@ -229,10 +230,10 @@ async function readOnce(turn, failures) {
     if (event.name === "start") started(turn, event.data);
     else if (event.name === "token") extended(turn, event.data);
     else if (event.name === "done") return done(turn, event.data);
-    else if (event.name === "error" && event.data.turn_running) return false;
+    else if (event.name === "error" && event.data.turn_running) break;
     else if (event.name === "error") return ended(turn, event.data);
   }
-  throw new Unreachable(); // cut off
+  throw new Unreachable(); // cut off, or handed over
 }
 
 function started(turn, { user_message, assistant_message_id, attempt }) {
@@ -289,7 +290,6 @@ function done(turn, { assistant_message, provider, model }) {
   finish(turn);
   noteLastMessage(conversationId, assistant_message);
   announce(`${personaName(conversationId)}: ${assistant_message.content}`);
-  return true;
 }
 
 function ended(turn, { code, message, retryable }) {
@@ -306,7 +306,6 @@ function ended(turn, { code, message, retryable }) {
   }
   finish(turn);
   announce(code === "CANCELLED" ? "The reply was stopped." : message);
-  return true;
 }
 
 function finish({ conversationId, messageId }) {

@@ -30,6 +30,7 @@ function Shell({ session, onSignOut }) {
   const announcement = useStore((state) => state.announcement);
   const main = useRef(null);
   useTitle(here, unread);
+  useFocusAfterMoving(here, main);
   return html`
     <div class="shell" data-view=${here.view}>
       <button type="button" class="skip" onClick=${() => skipTo(main.current)}>Skip to the content</button>
@@ -68,6 +69,16 @@ function useRoute() {
     return () => removeEventListener("hashchange", follow);
   }, []);
   return here;
+}
+
+/** Whoever moved by keyboard or screen reader would otherwise start again at the top of the page. */
+function useFocusAfterMoving({ view, conversationId }, main) {
+  const isFirst = useRef(true);
+  useEffect(() => {
+    const isLost = document.activeElement === null || document.activeElement === document.body;
+    if (isLost && !isFirst.current) main.current.focus();
+    isFirst.current = false;
+  }, [view, conversationId]);
 }
 
 function useTitle({ conversationId }, unread) {

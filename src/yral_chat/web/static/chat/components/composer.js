@@ -7,7 +7,7 @@ const WARN_FROM = 3600;
 
 export function Composer({ conversationId, name, isBusy, isStopping, onSend, onStop }) {
   const [draft, setDraft] = useDraft(conversationId);
-  const [hint, setHint] = useState("");
+  const [wasTooEarly, setTooEarly] = useState(false);
   const field = useRef(null);
   const id = useId();
   const length = [...draft.trim()].length;
@@ -18,18 +18,20 @@ export function Composer({ conversationId, name, isBusy, isStopping, onSend, onS
     // On a phone this would open the keyboard over what one came to read.
     if (matchMedia("(pointer: fine)").matches) field.current.focus();
   }, [conversationId]);
-  useEffect(() => setHint(""), [isBusy, draft]);
 
   const send = () => {
     const text = draft.trim();
     if (!text || isTooLong) return;
-    if (isBusy) {
-      setHint(`${name} is still answering. Esc stops the reply.`);
-      return;
-    }
+    setTooEarly(isBusy);
+    if (isBusy) return;
     onSend(text);
     setDraft("");
     field.current.focus();
+  };
+
+  const onInput = (event) => {
+    setDraft(event.currentTarget.value);
+    setTooEarly(false);
   };
 
   const onKeyDown = (event) => {
@@ -45,17 +47,21 @@ export function Composer({ conversationId, name, isBusy, isStopping, onSend, onS
         <label class="sr-only" for=${id}>Message to ${name}</label>
         <textarea ref=${field} id=${id} rows="1" value=${draft} placeholder=${`Message ${name}`} enterkeyhint="send"
           aria-describedby=${`${id}-hint`} aria-invalid=${isTooLong ? "true" : null}
-          onInput=${(event) => setDraft(event.currentTarget.value)} onKeyDown=${onKeyDown}></textarea>
+          onInput=${onInput} onKeyDown=${onKeyDown}></textarea>
         ${isBusy
           ? html`<button key="stop" type="button" class="round stop" aria-label="Stop the reply" disabled=${isStopping} onClick=${onStop}><${StopIcon} /></button>`
           : html`<button key="send" type="submit" class="round send" aria-label="Send" disabled=${!length || isTooLong}><${SendIcon} /></button>`}
       </div>
       <p class="composer-hint" id=${`${id}-hint`}>
-        ${hint && html`<span role="status">${hint}</span>`}
-        ${!hint && length >= WARN_FROM && html`<span class=${isTooLong ? "problem-text" : ""}>${length} of ${MOST_SIGNS} characters</span>`}
-        ${!hint && length < WARN_FROM && html`<span class="keys">Enter sends, Shift + Enter starts a new line</span>`}
+        ${hintFor({ name, length, isTooLong, isTooEarly: isBusy && wasTooEarly })}
       </p>
     </form>`;
+}
+
+function hintFor({ name, length, isTooLong, isTooEarly }) {
+  if (isTooEarly) return html`<span key="early" role="status">${name} is still answering. Esc stops the reply.</span>`;
+  if (length < WARN_FROM) return html`<span key="keys" class="keys">Enter sends, Shift + Enter starts a new line</span>`;
+  return html`<span key="length" class=${isTooLong ? "problem-text" : ""}>${length} of ${MOST_SIGNS} characters</span>`;
 }
 
 /** What was typed and not sent; each conversation has its own, and a reload keeps it. */

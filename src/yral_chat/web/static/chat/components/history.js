@@ -54,7 +54,7 @@ export function History({ topId, hasOlder, older, jump, onOlder, label, children
     <div class="history-frame">
       <div class="history" ref=${box} onScroll=${note} tabindex="0" role="region" aria-label=${label}>
         <div class="history-content" ref=${content}>
-          <div class="history-top" ref=${top}>
+          <div class="history-top ${hasOlder ? "has-older" : ""}" ref=${top}>
             ${older === "loading" && html`<p class="aside" role="status">Loading earlier messages…</p>`}
             ${older === "failed" && html`<button type="button" class="button small" onClick=${onOlder}>Load earlier messages</button>`}
           </div>

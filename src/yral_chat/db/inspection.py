@@ -1,0 +1,127 @@
+"""Looks at a database without changing it or creating anything beside it: for the doctor."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.migrations import check_revision, find_revision
+from yral_chat.db.postgres import SERVE_LOCK, connect_postgres, create_postgres_engine
+from yral_chat.db.sqlite import check_file, database_path, load_driver, lock_path
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What was found. Sizes in bytes; 0 on PostgreSQL."""
+
+    place: str
+    is_there: bool = True  # false: the first start creates it
+    is_open_to_view: bool = True  # false: it has a write-ahead log that can only be read by changing files
+    revision: str | None = None  # of the tables; None: there are none yet
+    damage: str = ""
+    size: int = 0
+    wal_size: int = 0
+    is_served: bool = False
+    version: str = ""
+
+
+def inspect_database(url: str) -> Inspection:
+    """Raises DatabaseUnusable when it is not ours, newer than this program, or out of reach."""
+    if make_url(url).get_backend_name() == "sqlite":
+        return _inspect_sqlite(database_path(url))
+    return _inspect_postgres(url)
+
+
+def _inspect_sqlite(path: Path) -> Inspection:
+    check_file(path)
+    if not path.exists():
+        return Inspection(str(path), is_there=False)
+    wal, index = Path(f"{path}-wal"), Path(f"{path}-shm")
+    found = Inspection(
+        str(path),
+        size=path.stat().st_size,
+        wal_size=wal.stat().st_size if wal.exists() else 0,
+        is_served=_is_locked(lock_path(path)),
+        version=load_driver().sqlite_version,
+    )
+    if index.exists():
+        # As a reader beside the server, or after a crash: the log is read with the index that lies there.
+        return _look_into(found, path, "mode=ro&readonly_shm=1")
+    if found.wal_size:
+        return msgspec.structs.replace(found, is_open_to_view=False)
+    # Nobody has it open. Without this word SQLite would create both files to look.
+    return _look_into(found, path, "immutable=1")
+
+
+def _look_into(found: Inspection, path: Path, options: str) -> Inspection:
+    driver = load_driver()
+    uri = f"{path.resolve().as_uri()}?{options}"
+    engine = create_engine(
+        "sqlite://",
+        module=driver,
+        creator=lambda: driver.connect(uri, uri=True, timeout=5, isolation_level=None),
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+    )
+    try:
+        with engine.connect() as connection:
+            revision = _revision(connection)
+            answer = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    except DBAPIError as error:
+        return msgspec.structs.replace(found, damage=str(error.orig))
+    finally:
+        engine.dispose()
+    return msgspec.structs.replace(found, revision=revision, damage="" if answer == "ok" else answer)
+
+
+def _revision(connection: Connection) -> str | None:
+    revision = find_revision(connection)
+    check_revision(revision)
+    return revision
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock that `SQLiteDatabase.lock` takes."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+# https://www.postgresql.org/docs/15/view-pg-locks.html: a 64-bit key is shown in two halves, with objsubid 1.
+_SERVED = text(
+    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND classid = :high AND objid = :low)"
+)
+
+
+def _inspect_postgres(url: str) -> Inspection:
+    address = make_url(url)
+    engine = create_postgres_engine(url)
+    try:
+        with connect_postgres(engine, url) as connection:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            halves = {"high": SERVE_LOCK >> 32, "low": SERVE_LOCK & 0xFFFFFFFF}
+            return Inspection(
+                f"{address.host}:{address.port or 5432}/{address.database}",
+                revision=_revision(connection),
+                is_served=bool(connection.execute(_SERVED, halves).scalar()),
+                version=str(connection.exec_driver_sql("SHOW server_version").scalar()).split()[0],
+            )
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"The database cannot be used: {error.orig}") from error
+    finally:
+        engine.dispose()
