@@ -107,10 +107,13 @@ def migrate() -> None:
     settings = load_settings()
     configure_logging("WARNING", "text")
     try:
-        create_database(settings.resolved_database_url).lock()
+        database = create_database(settings.resolved_database_url)
+        database.lock()  # held for as long as this object lives
         has_changed = upgrade(settings.resolved_database_url)
     except (DatabaseInUse, DatabaseUnusable) as error:
         stop(str(error))
+    except OSError as error:
+        stop(f"{error.filename or settings.data_dir}: {error.strerror or error}")
     typer.echo(f"Tables brought to revision {HEAD}." if has_changed else f"Tables are at revision {HEAD} already.")
 
 
@@ -121,14 +124,17 @@ def token(
     anonymous: Annotated[bool, typer.Option(help="Mark the user as anonymous.")] = False,
 ) -> None:
     """Print a token of the development issuer (development and test only)."""
-    from yral_chat.clients.identity import issue_dev_token, load_dev_secret
+    from yral_chat.clients.identity import MAX_SUBJECT_CHARACTERS, issue_dev_token, load_dev_secret
 
     settings = load_settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if not 1 <= len(user_id.strip()) <= MAX_SUBJECT_CHARACTERS:
+        stop(f"A user id has 1 to {MAX_SUBJECT_CHARACTERS} characters.")
     try:
         secret = load_dev_secret(settings)
     except ValueError as error:
         stop(str(error))
+    except OSError as error:
+        stop(f"{error.filename or settings.data_dir}: {error.strerror or error}")
     if secret is None:
         stop(f"In {settings.environment} tokens come from AUTH_ISSUERS; this command is for development and test.")
     typer.echo(issue_dev_token(secret, settings.auth_dev_issuer, user_id, ttl_seconds, anonymous)[0])
@@ -161,9 +167,12 @@ def chat(
 @app.command()
 def doctor() -> None:
     """Check settings, database, SQLite, model, storage and disk; say what to do about each finding."""
+    from yral_chat.core.logging import configure_logging
     from yral_chat.doctor import examine
 
-    findings = examine(load_settings())
+    settings = load_settings()
+    configure_logging("CRITICAL", "text")  # the findings say what is wrong
+    findings = examine(settings)
     for finding in findings:
         typer.echo(finding.render())
     if any(finding.level == "bad" for finding in findings):

@@ -19,7 +19,7 @@ from yral_chat.services.inbox import InboxService
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.job_runner import JobRunner
 from yral_chat.services.status import StatusService
-from yral_chat.services.turns import TurnService
+from yral_chat.services.turns import TurnEngine, TurnService
 from yral_chat.services.upkeep import UpkeepService
 
 
@@ -42,14 +42,15 @@ class Resources:
         self.hub = Hub(max_sockets_per_user=settings.ws_max_connections_per_user)
         self.jobs = JobRunner(self.database)
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
-        self.turns = TurnService(
+        self.engine = TurnEngine(
             settings, self.database, self.hub, self.influencers, self.model, self.metrics, self.jobs.wake
         )
+        self.turns = TurnService(settings, self.database, self.hub, self.engine)
         self.profiles = ProfileClient(settings.profile_url, self.cache)
-        self.chat = ChatService(self.database, self.hub, self.influencers, self.turns, self.profiles)
+        self.chat = ChatService(self.database, self.hub, self.influencers, self.engine, self.profiles)
         self.inbox = InboxService(settings, self.database, self.hub)
         self.upkeep = UpkeepService(settings, self.database, self.influencers)
-        self.status = StatusService(settings, self.database, self.model, self.verifier, self.profiles, self.turns)
+        self.status = StatusService(settings, self.database, self.model, self.verifier, self.profiles, self.engine)
         self._watch()
 
     def _watch(self) -> None:
@@ -73,22 +74,22 @@ class Resources:
             seeded = await self.influencers.seed()
             if seeded:
                 logger.info("personas.seeded", count=seeded)
-            await self.turns.start()
+            await self.engine.start()
         except BaseException:
             await self.database.close()
             raise
 
     async def drain(self) -> None:
-        """Before `close`: see TurnService.drain. Sockets are told to come back."""
-        await self.turns.drain(self.settings.shutdown_grace_seconds)
+        """Before `close`: see TurnEngine.drain. Sockets are told to come back."""
+        await self.engine.drain(self.settings.shutdown_grace_seconds)
         self.hub.close_all()
 
     async def close(self) -> None:
         """Ends everything in the order in which it depends on each other."""
-        if not self.turns.is_draining:
-            await self.turns.drain(0)
+        if not self.engine.is_draining:
+            await self.engine.drain(0)
         self.hub.close_all()
-        await self.turns.close()
+        await self.engine.close()
         await self.jobs.close()
         await self.cache.close()
         await self.model.close()

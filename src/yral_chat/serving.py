@@ -123,7 +123,7 @@ async def serving_here(settings: Settings) -> AsyncIterator[Resources]:
         if ready.done():
             yield resources
     finally:
-        await resources.turns.drain(GUEST_DRAIN_SECONDS)
+        await resources.engine.drain(GUEST_DRAIN_SECONDS)
         server.should_exit = True
         await serving
 

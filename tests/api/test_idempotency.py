@@ -229,7 +229,7 @@ async def test_a_key_is_one_conversations_own(api: Api, other: Api, service: Ser
 async def test_the_header_is_a_key_too(api: Api, service: Service, model: FakeModel) -> None:
     conversation = await open_fresh(api, service)
     path, body = messages(conversation["id"]), {"message_type": "text", "content": "Hello"}
-    first = await api.post(path, body, headers={"Idempotency-Key": " k-1 "})
+    first = await api.post(path, body, headers={"Idempotency-Key": "k-1"})
     assert first.json()["user_message"]["client_message_id"] == "k-1"
     same = [
         await api.post(path, {**body, "client_message_id": "k-1"}),
@@ -283,6 +283,31 @@ async def test_repetitions_of_a_failing_turn_never_hang_or_double(
     assert answer.json()["assistant_message"]["content"] == "You said: Try"
     assert answer.json()["assistant_message"]["attempt"] == len(attempts) + 1
     assert len(await rows_of(api, conversation["id"])) == 2
+
+
+async def test_a_repetition_in_the_moment_of_failure_is_in_charge_of_the_next_attempt(
+    api: Api, service: Service, model: FakeModel
+) -> None:
+    """The end of one attempt and the acceptance of the next may be committed together."""
+    for _ in range(4):
+        conversation = await open_fresh(api, service)
+        model.reset()
+        model.tell(script=[{"status": 400, "first_byte_delay": 0.04}, {"status": 400}], default={"stall_after": 0})
+        sends = [
+            asyncio.create_task(api.send(conversation["id"], "Try", client_message_id="k")) for _ in range(40)
+        ]
+        await until(lambda: asked(model, 3), what="the next attempt to ask the model")
+        _, reply = await rows_of(api, conversation["id"])
+        async with asyncio.timeout(1.5):
+            path = f"{messages(conversation['id'])}/{reply['id']}/stream"
+            async with api.streaming("GET", path) as (response, events):
+                assert response.status_code == 200
+                assert (await anext(events)).data["attempt"] == 2
+        await cancel(api, conversation["id"])
+        answers = await asyncio.gather(*sends)
+        assert {answer.status_code for answer in answers} <= {409, 503}
+        assert answers[0].json()["details"]["assistant_message"]["attempt"] == 1
+        assert any(answer.status_code == 409 for answer in answers)
 
 
 # --- without a key
@@ -374,28 +399,29 @@ async def test_after_two_minutes_the_same_text_is_a_new_message_in_any_case(
 async def test_a_running_turn_takes_repetitions_for_two_minutes(api: Api, service: Service, model: FakeModel) -> None:
     conversation = await open_fresh(api, service)
     model.tell(default={"stall_after": 0})
-    sends = [asyncio.create_task(api.send(conversation["id"], "Hi"))]
+    first = asyncio.create_task(api.send(conversation["id"], "Hi"))
     await until(lambda: asked(model, 1), what="the model to be asked")
-    user, _ = await rows_of(api, conversation["id"])
+    user, reply = await rows_of(api, conversation["id"])
     age(service, WINDOW - 20, user["id"])
-    sends.append(asyncio.create_task(api.send(conversation["id"], "Hi", message_type="Text")))
+    body = {"message_type": "Text", "content": "Hi"}
+    async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body) as (response, events):
+        assert is_replay(response)
+        assert (await anext(events)).data["assistant_message_id"] == reply["id"]
+        age(service, 40, user["id"])
+        second = asyncio.create_task(api.send(conversation["id"], "Hi"))
 
-    async def is_attached() -> bool:
-        return (await api.send(conversation["id"], "Hi", client_message_id="another")) is not None
+        async def is_new() -> bool:
+            return len(await rows_of(api, conversation["id"])) == 4
 
-    age(service, 40, user["id"])
-    sends.append(asyncio.create_task(api.send(conversation["id"], "Hi")))
-
-    async def rows(count: int) -> bool:
-        return len(await rows_of(api, conversation["id"])) == count
-
-    await until(lambda: rows(4), what="the third to be a message of its own")
-    await cancel(api, conversation["id"])
-    newest = (await rows_of(api, conversation["id"]))[1]
-    await api.post(f"{messages(conversation['id'])}/{newest['id']}/cancel")
-    answers = [refused(await sending, 409, "turn_cancelled") for sending in sends]
-    pairs = [answer["details"]["user_message"]["id"] for answer in answers]
-    assert pairs[0] == pairs[1] != pairs[2]
+        await until(is_new, what="the third to be a message of its own")
+        await cancel(api, conversation["id"])
+        await api.post(f"{messages(conversation['id'])}/{reply['id']}/cancel")
+        assert [event.event async for event in events] == ["error"]
+    answers = [await first, await second]
+    for answer in answers:
+        refused(answer, 409, "turn_cancelled")
+    assert ids(answers[0]) == (user["id"], reply["id"])
+    assert ids(answers[1])[0] != user["id"]
 
 
 async def test_only_the_newest_message_is_repeated_without_a_key(api: Api, service: Service) -> None:

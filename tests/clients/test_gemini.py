@@ -238,6 +238,7 @@ async def test_a_blocked_prompt(server: FakeModelServer, client: GeminiClient, r
         (Behaviour(error_after=0, error_status=503), "overloaded"),
         (Behaviour(error_after=2, error_status=503), "overloaded"),
         (Behaviour(error_after=2, error_status=429), "quota"),
+        (Behaviour(error_after=2, finish_at="everywhere"), "overloaded"),
     ],
     ids=str,
 )

@@ -1,5 +1,6 @@
 """OpenAIClient against the fake vendor. What it shares with GeminiClient is tested there."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -105,7 +106,6 @@ HINDI = ("नमस्ते", ", मैं ", "आशा हूँ 😀", "!")
         Behaviour(pieces=HINDI, finish_at="everywhere"),
         Behaviour(pieces=HINDI, is_last_line_open=True),
         Behaviour(pieces=HINDI, is_last_line_open=True, has_end_marker=False),
-        Behaviour(pieces=HINDI, stays_open_seconds=30),
     ],
     ids=str,
 )
@@ -115,6 +115,14 @@ async def test_the_text_is_the_same_however_it_travels(
     server.default = behaviour
     heard = await listen(client)
     assert (heard.outcome, heard.text) == ("completed", "".join(HINDI))
+
+
+async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
+    server: FakeModelServer, client: OpenAIClient
+) -> None:
+    server.default = Behaviour(stays_open_seconds=60)
+    async with asyncio.timeout(5):  # the silence that is tolerated is longer
+        assert (await listen(client)).outcome == "completed"
 
 
 async def test_the_connection_is_used_again(server: FakeModelServer, client: OpenAIClient) -> None:
@@ -150,6 +158,7 @@ async def test_finish_reasons(server: FakeModelServer, client: OpenAIClient, rea
         (Behaviour(error_after=0, error_status=400), "rejected"),
         (Behaviour(error_after=2, error_status=503), "overloaded"),
         (Behaviour(error_after=2, error_status=429), "quota"),
+        (Behaviour(error_after=2, finish_at="everywhere"), "overloaded"),
     ],
     ids=str,
 )

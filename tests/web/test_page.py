@@ -139,6 +139,20 @@ def test_what_is_on_screen_is_marked_as_read(chat: Page, account: Account) -> No
     assert account.unread(conversation_of(chat)) == 0
 
 
+def test_a_service_that_does_not_answer_is_tried_again(
+    context: BrowserContext, page_service: Service, complaints: Complaints
+) -> None:
+    complaints.expect("net::ERR_")
+    page = context.new_page()
+    complaints.listen_to(page)
+    page.route("**/dev-token", lambda route: route.abort("connectionrefused"))
+    page.goto(page_service.url)
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".card").first).to_be_visible()
+
+
 def test_an_unknown_conversation_is_explained(open_page: OpenPage, complaints: Complaints) -> None:
     complaints.expect("status of 404")
     page = open_page("/c/no-such-conversation")
@@ -270,6 +284,7 @@ def test_a_crash_of_the_service_in_mid_stream_is_survived(
     history = account.history(conversation_of(chat))
     assert [message["role"] for message in history] == ["assistant", "user", "assistant"]
     assert history[-1]["attempt"] == 2
+    expect(chat.get_by_text("Reconnecting to live updates…")).to_have_count(0)
 
 
 def test_a_message_without_an_answer_from_the_network_is_sent_once(

@@ -260,11 +260,11 @@ class Hub:
     def find_reply(self, reply_id: str) -> ReplyStream | None:
         return self._replies.get(reply_id)
 
-    def close_reply(self, reply_id: str, frame: bytes, result: Any) -> None:
+    def close_reply(self, stream: ReplyStream, frame: bytes, result: Any) -> None:
         """Ends a reply's stream and forgets it: from now on the stored message answers."""
-        stream = self._replies.pop(reply_id, None)
-        if stream is not None:
-            stream.end(frame, result)
+        if self._replies.get(stream.reply_id) is stream:
+            del self._replies[stream.reply_id]
+        stream.end(frame, result)
 
     # inboxes
 

@@ -20,7 +20,7 @@ from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.conversations import InboxType, StoredConversation, last_message_columns
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.influencers import InfluencerService
-from yral_chat.services.turns import TurnService
+from yral_chat.services.turns import TurnEngine
 from yral_chat.services.turns.accepting import open_for_reader, open_for_user
 
 InboxFilter = Literal["ai", "human", "all"]
@@ -55,14 +55,14 @@ class ChatService:
         database: Database,
         hub: Hub,
         influencers: InfluencerService,
-        turns: TurnService,
+        engine: TurnEngine,
         profiles: ProfileClient,
     ) -> None:
         self._database = database
         self._profiles = profiles
         self._hub = hub
         self._influencers = influencers
-        self._turns = turns
+        self._engine = engine
 
     async def open(self, user_id: str, influencer_id: str) -> Conversation:
         """The user's conversation with the influencer, made when there is none. Raises InfluencerNotFound."""
@@ -139,7 +139,7 @@ class ChatService:
             count = _delete(uow, user_id, conversation_id)
             data = {"conversation_id": conversation_id}
             seq = uow.events.add(user_id, conversation_id, "conversation_deleted", data)
-            uow.after_commit(lambda: self._turns.stop_conversation(conversation_id))
+            uow.after_commit(lambda: self._engine.stop_conversation(conversation_id))
             uow.after_commit(lambda: self._hub.publish(user_id, "conversation_deleted", data, seq=seq))
             return count
 

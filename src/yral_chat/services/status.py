@@ -12,7 +12,7 @@ from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError
 from yral_chat.core.version import VERSION
 from yral_chat.db.database import Database
-from yral_chat.services.turns import TurnService
+from yral_chat.services.turns import TurnEngine
 
 DATABASE_SECONDS = 2.5  # the whole answer must come within 3 s
 # The best circuit of a provider's models stands for the provider.
@@ -53,14 +53,14 @@ class StatusService:
         model: ModelChain,
         verifier: TokenVerifier,
         profiles: ProfileClient,
-        turns: TurnService,
+        engine: TurnEngine,
     ) -> None:
         self._settings = settings
         self._database = database
         self._model = model
         self._verifier = verifier
         self._profiles = profiles
-        self._turns = turns
+        self._engine = engine
         self._started = time.monotonic()
 
     async def health(self) -> dict[str, Any]:
@@ -87,8 +87,8 @@ class StatusService:
     async def ready(self) -> dict[str, Any]:
         """The body of `/health/ready`; migrations are done before the first request is heard."""
         is_up = (await self._database_service())["status"] == "up"
-        checks = {"database": is_up, "migrations": True, "draining": self._turns.is_draining}
-        is_ready = is_up and not self._turns.is_draining
+        checks = {"database": is_up, "migrations": True, "draining": self._engine.is_draining}
+        is_ready = is_up and not self._engine.is_draining
         return {"status": "ready" if is_ready else "not_ready", "checks": checks}
 
     async def status(self) -> dict[str, Any]:

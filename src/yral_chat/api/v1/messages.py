@@ -139,14 +139,15 @@ async def _wait(request: Request, services: Resources, attached: Attached, start
         raise
     body = {"user_message": result.user_message, "assistant_message": result.assistant_message}
     response = json_response(body, headers=headers)
-    response.background = BackgroundTask(_hand_over, request, services, attached)
+    # Asked before the answer leaves: once it has left, the server calls every client disconnected.
+    if not await request.is_disconnected():
+        response.background = BackgroundTask(_hand_over, services, attached)
     return response
 
 
-async def _hand_over(request: Request, services: Resources, attached: Attached) -> None:
-    """After the last byte: a client that is still there has the answer."""
-    if not await request.is_disconnected():
-        services.turns.hand_over(attached)
+async def _hand_over(services: Resources, attached: Attached) -> None:
+    """After the last byte: the client has the answer."""
+    services.turns.hand_over(attached)
 
 
 def _stream(

@@ -9,7 +9,7 @@ from yral_chat.core.errors import AppError
 from yral_chat.core.objects import ErrorCode, Message, MessageType
 from yral_chat.db.repositories.messages import StoredMessage
 from yral_chat.db.repositories.turns import StoredTurn
-from yral_chat.realtime.hub import ReplyStream, sse_frame
+from yral_chat.realtime.hub import ReplyStream
 
 
 class NewMessage(msgspec.Struct, frozen=True):
@@ -60,50 +60,6 @@ class Ending(msgspec.Struct, frozen=True):
     provider: str = ""
     model: str | None = None
     tokens: int | None = None
-
-
-class TurnResult(msgspec.Struct, frozen=True):
-    """How a turn ended for those who listen.
-
-    `error` is the refusal that a waiting sender gets; None: the reply is there. `is_running`: the turn goes on
-    elsewhere, or later.
-    """
-
-    user_message: Message | None
-    assistant_message: Message | None
-    provider: str = "unknown"
-    model: str | None = None
-    error_code: ErrorCode | None = None
-    error_message: str = ""
-    error: AppError | None = None
-    is_running: bool = False
-    is_retryable: bool = True
-
-    def frame(self, attempt: int) -> bytes:
-        """The last event of the stream: `done` or `error` (contract section 9.2)."""
-        if self.error_code is None:
-            assert self.assistant_message is not None  # noqa: S101 - a complete reply has its message
-            return sse_frame(
-                "done",
-                f"{attempt}-done",
-                {
-                    "assistant_message": self.assistant_message,
-                    "provider": self.provider,
-                    "model": self.model,
-                    "tokens": self.assistant_message["token_count"] or 0,
-                    "blocked": self.assistant_message["origin"] == "safety",
-                },
-            )
-        return sse_frame(
-            "error",
-            f"{attempt}-error",
-            {
-                "code": self.error_code,
-                "message": self.error_message,
-                "retryable": self.is_retryable,
-                "turn_running": self.is_running,
-            },
-        )
 
 
 class Attached(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ export function Composer({ conversationId, name, isBusy, isStopping, onSend, onS
   }, [conversationId]);
 
   const send = () => {
-    const text = draft.trim();
+    const text = field.current.value.trim();
     if (!text || isTooLong) return;
     setTooEarly(isBusy);
     if (isBusy) return;
@@ -64,16 +64,15 @@ function hintFor({ name, length, isTooLong, isTooEarly }) {
   return html`<span key="length" class=${isTooLong ? "problem-text" : ""}>${length} of ${MOST_SIGNS} characters</span>`;
 }
 
-/** What was typed and not sent; each conversation has its own, and a reload keeps it. */
+/** What was typed and not sent; a reload keeps it. */
 function useDraft(conversationId) {
   const key = `draft.${conversationId}`;
-  const [drafts, setDrafts] = useState({});
-  const draft = drafts[key] ?? perTab.get(key) ?? "";
-  const setDraft = (text) => {
-    setDrafts((now) => ({ ...now, [key]: text }));
+  const [draft, setDraft] = useState(() => perTab.get(key) ?? "");
+  const keepDraft = (text) => {
+    setDraft(text);
     perTab.set(key, text || null);
   };
-  return [draft, setDraft];
+  return [draft, keepDraft];
 }
 
 function useGrowing(field, text) {

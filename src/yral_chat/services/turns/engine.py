@@ -1,0 +1,355 @@
+"""TurnEngine: works on the turns that this process is in charge of, and takes over those of processes that died.
+
+A turn belongs to its row in `turns`; the task here is whoever works on it at the moment.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from loguru import logger
+
+from yral_chat.clients.language_model import LanguageModel, ModelCall, ModelRequest
+from yral_chat.core.clock import SECOND, now
+from yral_chat.core.config import Settings
+from yral_chat.core.errors import (
+    AppError,
+    InfluencerNotFound,
+    ModelUnavailable,
+    ServiceUnavailable,
+    StorageFull,
+    TurnCancelled,
+)
+from yral_chat.core.ids import new_id
+from yral_chat.core.logging import correlation_id
+from yral_chat.core.metrics import Metrics
+from yral_chat.core.objects import Message
+from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.repositories.turns import StoredTurn
+from yral_chat.realtime.hub import Hub
+from yral_chat.services.influencers import InfluencerService
+from yral_chat.services.prompts import compose
+from yral_chat.services.turns import ending
+from yral_chat.services.turns.records import Accepted, Ending
+from yral_chat.services.turns.results import TurnResult, deleted, handed_back, result_of
+from yral_chat.services.turns.running import RunningTurn, generate
+
+SAVE_SECONDS = 0.5  # how often running texts are stored; contract section 5.2 allows a lag of 1 s
+SWEEP_SECONDS = 5.0
+# A turn that has brought down its process this often is not tried again.
+MAX_TAKEOVERS = 3
+# How long a finished reply is tried to be stored before its turn is left to a take-over.
+STORE_SECONDS = 30.0
+# Turns that are handed back only have to close their streams.
+HAND_BACK_SECONDS = 5.0
+
+
+class TurnEngine:
+    """See the module. All methods belong to the event loop, except those that take a unit of work."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        hub: Hub,
+        influencers: InfluencerService,
+        model: LanguageModel,
+        metrics: Metrics,
+        wake_jobs: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._hub = hub
+        self._influencers = influencers
+        self._model = model
+        self._metrics = metrics
+        self._wake_jobs = wake_jobs
+        self.owner = new_id()  # of the leases
+        # Found by a sweep at the latest SWEEP_SECONDS after it ended, a lease is still taken over in time.
+        stale = settings.turn_stale_seconds
+        self.lease = round(max(stale - SWEEP_SECONDS, stale / 2) * SECOND)
+        self._running: dict[str, RunningTurn] = {}
+        self._handed_over: set[str] = set()  # received replies whose rows do not say so yet
+        self._maintenance: asyncio.Task[None] | None = None
+        self.is_draining = False
+
+    async def start(self) -> None:
+        """Takes over what an earlier process left behind; this one is the only one."""
+        orphans = await self._database.write(lambda uow: uow.turns.orphan_all())
+        if orphans:
+            logger.info("turns.orphaned", count=orphans)
+        await self._sweep()
+        self._maintenance = asyncio.create_task(self._maintain(), name="turns.maintain")
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuses new turns, gives running ones `grace_seconds` to end, and hands the rest back."""
+        self.is_draining = True
+        if self._running:
+            logger.info("turns.draining", running=len(self._running), grace_seconds=grace_seconds)
+        await self._wait_for_running(grace_seconds)
+        for running in list(self._running.values()):
+            running.stop("handed_back")
+        await self._wait_for_running(HAND_BACK_SECONDS)
+
+    async def _wait_for_running(self, seconds: float) -> None:
+        """Until no turn runs here; one that was accepted in the last moment counts too."""
+        deadline = time.monotonic() + seconds
+        while self._running and (rest := deadline - time.monotonic()) > 0:
+            tasks = [running.task for running in self._running.values() if running.task is not None]
+            await asyncio.wait(tasks, timeout=rest)
+
+    async def close(self) -> None:
+        """After `drain`: writes what is noted, and leaves unfinished turns to the next process."""
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._maintenance
+        with suppress(AppError):
+            await self._save_handed_over()
+            await self._database.write(lambda uow: uow.turns.hand_back(self.owner))
+
+    def launch_after(self, uow: UnitOfWork, accepted: Accepted, correlation: str) -> None:
+        """The turn starts with the commit, whether or not the request that caused it is still there.
+
+        Raises ServiceUnavailable, and so undoes the unit, while the process drains.
+        """
+        turn = accepted.turn
+        if turn is None:
+            return
+        if self.is_draining:
+            raise ServiceUnavailable("The service is restarting. Please try again.", details={"service": "turns"})
+        uow.after_commit(lambda: self._launch(turn, accepted.user_message, accepted.influencer_id, correlation))
+
+    async def cancel(self, message_id: str, stored: StoredTurn | None) -> None:
+        """Ends this turn now, whoever works on it; `stored` is its row, where there is one."""
+        live = self._running.get(message_id)
+        if live is not None:
+            live.stop("cancelled")
+            await live.finished.wait()
+        elif stored is not None:
+            await self._database.write(self._end_unit, stored, None, _cancelled(""), [])
+
+    def stop_conversation(self, conversation_id: str) -> None:
+        """Ends what runs in a conversation that is gone."""
+        for running in list(self._running.values()):
+            if running.turn.conversation_id == conversation_id:
+                running.stop("deleted")
+
+    def hand_over(self, reply_id: str) -> None:
+        """Notes that somebody has received this reply."""
+        self._handed_over.add(reply_id)
+
+    def list_handed_over(self) -> frozenset[str]:
+        """Received replies whose rows may not say so yet."""
+        return frozenset(self._handed_over)
+
+    # running
+
+    def _launch(self, turn: StoredTurn, user_message: Message, influencer_id: str, correlation: str) -> None:
+        stream = self._hub.open_reply(user_message, turn.id, turn.attempt)
+        running = RunningTurn(turn, influencer_id, stream, correlation)
+        ahead = [other for other in self._running.values() if other.turn.conversation_id == turn.conversation_id]
+        self._running[turn.id] = running
+        self._metrics.turns_in_progress.inc()
+        running.task = asyncio.create_task(self._run(running, ahead), name=f"turn {turn.id}")
+
+    async def _run(self, running: RunningTurn, ahead: list[RunningTurn]) -> None:
+        """One turn from its place in the line to its stored end."""
+        correlation_id.set(running.correlation_id)
+        started = time.monotonic()
+        try:
+            outcome = await self._answer(running, ahead)
+            running.is_ending = True
+            if running.stop_reason not in ("handed_back", "deleted"):
+                await self._store_end(running, outcome)
+                seconds = time.monotonic() - started
+                self._metrics.turn_finished(
+                    outcome.provider or "none", outcome.model or "none", outcome.outcome, seconds
+                )
+                self._count_calls(running)
+        finally:
+            if running.stop_reason == "deleted":
+                self._publish_typing(running.turn, running.influencer_id, is_typing=False)
+                self._leave(running, deleted(running.stream.user_message))
+            else:
+                self._leave(running, handed_back(running.stream.user_message))
+
+    def _leave(self, running: RunningTurn, result: TurnResult) -> None:
+        """Closes the stream and forgets the turn, unless that has been done already; the first result counts."""
+        if running.finished.is_set():
+            return
+        turn = running.turn
+        self._hub.close_reply(running.stream, result.frame(turn.attempt), result)
+        if self._running.get(turn.id) is running:
+            del self._running[turn.id]
+        self._metrics.turns_in_progress.dec()
+        running.finished.set()
+
+    async def _answer(self, running: RunningTurn, ahead: list[RunningTurn]) -> Ending:
+        """Waits for the turns before it, asks the model, and says how that ended."""
+        running.is_waiting_or_generating = True
+        try:
+            if running.stop_reason is not None:
+                return _cancelled("")
+            for other in ahead:
+                await other.finished.wait()
+            self._publish_typing(running.turn, running.influencer_id, is_typing=True)
+            request = await self._prepare(running)
+            window = self._settings.stream_coalesce_ms / 1000
+            return await generate(running, self._model, request, self._hub, window_seconds=window)
+        except asyncio.CancelledError:
+            if running.stop_reason is None:
+                raise
+            return _cancelled(running.stream.text)
+        except Exception:  # noqa: BLE001 - whatever went wrong must leave a visible failure, not an endless reply
+            logger.exception("turn.crashed", turn_id=running.turn.id)
+            return Ending(running.stream.text, "TRANSIENT", ModelUnavailable(), outcome="unreachable")
+        finally:
+            running.is_waiting_or_generating = False
+
+    async def _prepare(self, running: RunningTurn) -> ModelRequest:
+        influencer = await self._influencers.find(running.influencer_id)
+        if influencer is None:
+            raise InfluencerNotFound
+        user_message = running.stream.user_message
+        history = await self._database.read(
+            lambda uow: uow.messages.list_for_prompt(
+                running.turn.conversation_id,
+                before_seq=user_message["sequence"],
+                limit=self._settings.history_messages,
+            )
+        )
+        return compose(
+            influencer,
+            history,
+            user_message["content"],
+            deadline=time.monotonic() + self._settings.turn_max_seconds,
+            temperature=self._settings.model_temperature,
+            max_output_tokens=self._settings.model_max_output_tokens,
+            correlation_id=correlation_id.get(),
+        )
+
+    async def _store_end(self, running: RunningTurn, outcome: Ending) -> None:
+        """Stores the end; tries again for a while when the database takes nothing."""
+        deadline = time.monotonic() + STORE_SECONDS
+        while True:
+            try:
+                await self._database.write(self._end_unit, running.turn, running, outcome, running.calls)
+            except (StorageFull, ServiceUnavailable) as error:
+                logger.error("turn.end_not_stored", turn_id=running.turn.id, error=error.code)
+                if time.monotonic() >= deadline or self.is_draining:
+                    return  # the reply's row stays open, and whoever takes the turn over writes it anew
+                await asyncio.sleep(1)
+            else:
+                return
+
+    def _end_unit(
+        self,
+        uow: UnitOfWork,
+        turn: StoredTurn,
+        running: RunningTurn | None,
+        outcome: Ending,
+        calls: list[ModelCall],
+    ) -> None:
+        """Stores the end. What follows from it happens with the commit, so that a request that runs the same turn
+        again, perhaps in the same group of units, finds it ended."""
+        ended = ending.end(uow, turn, outcome, calls, self._influencers.absolute)
+        if ended is not None:
+            uow.after_commit(lambda: self._tell(turn, ended))
+            uow.after_commit(self._wake_jobs)
+        if running is not None:
+            user_message = running.stream.user_message
+            result = deleted(user_message) if ended is None else result_of(user_message, ended.reply, outcome)
+            uow.after_commit(lambda: self._leave(running, result))
+
+    def _tell(self, turn: StoredTurn, ended: ending.Ended) -> None:
+        self._publish_typing(turn, ended.reply.message["sender_id"], is_typing=False)
+        self._hub.publish(turn.user_id, ended.event, ended.data, seq=ended.seq)
+
+    def _publish_typing(self, turn: StoredTurn, influencer_id: str | None, *, is_typing: bool) -> None:
+        self._hub.publish(
+            turn.user_id,
+            "typing_status",
+            {"conversation_id": turn.conversation_id, "influencer_id": influencer_id, "is_typing": is_typing},
+        )
+
+    def _count_calls(self, running: RunningTurn) -> None:
+        for call in running.calls:
+            if call.first_token_seconds is not None:
+                self._metrics.turn_first_token.observe(call.first_token_seconds)
+            for kind in ("prompt", "cached", "output", "thinking"):
+                count = getattr(call.usage, kind)
+                if count:
+                    self._metrics.tokens_used(call.provider, call.model, kind, count)
+
+    # what keeps turns alive
+
+    async def _maintain(self) -> None:
+        """Stores partial texts, renews leases, notes hand-overs, and looks for orphans."""
+        next_sweep = next_renewal = 0.0
+        renewal_seconds = self.lease / SECOND / 3
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            try:
+                await self._save_partial()
+                await self._save_handed_over()
+                if time.monotonic() >= next_renewal:
+                    next_renewal = time.monotonic() + renewal_seconds
+                    await self._renew()
+                if time.monotonic() >= next_sweep:
+                    next_sweep = time.monotonic() + SWEEP_SECONDS
+                    await self._sweep()
+            except Exception:  # noqa: BLE001 - this loop keeps every turn's lease; it may not die of one bad round
+                logger.exception("turns.maintenance_failed")
+
+    async def _save_partial(self) -> None:
+        texts = {}
+        for running in self._running.values():
+            length = len(running.stream.text)
+            if length > running.saved_length and not running.turn.is_replacement:
+                texts[running.turn.id] = running.stream.text
+                running.saved_length = length
+        if texts:
+            await self._database.write(lambda uow: uow.messages.save_partial(texts))
+
+    async def _save_handed_over(self) -> None:
+        ids = list(self._handed_over)
+        if ids:
+            await self._database.write(lambda uow: uow.messages.mark_handed_over(ids))
+            self._handed_over.difference_update(ids)
+
+    async def _renew(self) -> None:
+        ids = list(self._running)
+        if ids:
+            until = now() + self.lease
+            await self._database.write(lambda uow: uow.turns.renew(self.owner, ids, until))
+
+    async def _sweep(self) -> None:
+        """Takes over turns whose owner has let its lease end."""
+        if self.is_draining:
+            return
+        orphans = await self._database.read(lambda uow: uow.turns.list_orphans(now()))
+        for turn in orphans:
+            if turn.id in self._running:
+                continue
+            if turn.takeovers >= MAX_TAKEOVERS:
+                outcome = Ending("", "TRANSIENT", ModelUnavailable(), outcome="abandoned")
+                await self._database.write(self._end_unit, turn, None, outcome, [])
+                continue
+            await self._database.write(self._take_over, turn)
+
+    def _take_over(self, uow: UnitOfWork, turn: StoredTurn) -> None:
+        taken = ending.take_over(uow, turn, self.owner, now() + self.lease)
+        if taken is None:
+            return
+        mine, user_message = taken
+        conversation = uow.conversations.find(turn.conversation_id)
+        influencer_id = (conversation.influencer_id if conversation is not None else None) or ""
+        logger.info("turn.taken_over", turn_id=turn.id, attempt=mine.attempt)
+        uow.after_commit(lambda: self._launch(mine, user_message, influencer_id, new_id()))
+        uow.after_commit(self._wake_jobs)
+
+
+def _cancelled(text: str) -> Ending:
+    return Ending(text, "CANCELLED", TurnCancelled(), outcome="cancelled")
