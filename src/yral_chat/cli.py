@@ -1,19 +1,26 @@
 """yral-chat: serve, migrate, token, chat, doctor."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from yral_chat.core.config import Settings
 
 if TYPE_CHECKING:
     from yral_chat.resources import Resources
 
-app = typer.Typer(help="Yral AI Chat: conversations with AI personas.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Yral AI Chat: conversations with AI personas.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they show source code to people who want to know what to do
+)
 
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on (HOST).")]
 PortOption = Annotated[int | None, typer.Option(help="Port to listen on (PORT); 0 takes a free one.")]
@@ -28,6 +35,10 @@ def load_settings(**changes: object) -> Settings:
             name = ".".join(str(part) for part in problem["loc"]).upper()
             text = problem["msg"].removeprefix("Value error, ")
             typer.echo(f"{name}: {text}" if name else text, err=True)
+        raise typer.Exit(2) from None
+    except SettingsError as error:  # a value that is not even JSON where it has to be
+        found = re.search(r'field "(\w+)"', str(error))
+        typer.echo(f"{found[1].upper() if found else 'settings'}: not valid JSON (docs/configuration.md)", err=True)
         raise typer.Exit(2) from None
 
 

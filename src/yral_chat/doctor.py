@@ -93,7 +93,7 @@ async def _outside(settings: Settings) -> list[Finding]:
 def _two(message: str) -> tuple[str, str]:
     """A sentence of ours that ends with what to do, as (fact, advice)."""
     fact, _, advice = message.partition(". ")
-    return fact.rstrip("."), advice
+    return fact.rstrip("."), advice.rstrip(".")
 
 
 # --- settings

@@ -13,7 +13,7 @@ from yral_chat.api.v1 import auth, conversations, inbox, influencers, messages
 from yral_chat.api.v2 import conversations as conversations_v2
 from yral_chat.core.config import Settings
 from yral_chat.core.metrics import Metrics
-from yral_chat.core.version import VERSION
+from yral_chat.core.version import SERVICE_NAME, VERSION
 from yral_chat.middleware.cors import cors_options
 from yral_chat.middleware.limits import BodyLimitMiddleware
 from yral_chat.middleware.request_context import RequestContextMiddleware
@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None, opened: Resources | None = None
             await resources.close()
 
     app = FastAPI(
-        title="Yral AI Chat",
+        title=SERVICE_NAME,
         version=VERSION,
         summary="Conversations with AI personas",
         lifespan=lifespan,

@@ -131,7 +131,9 @@ class FakeModelServer:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1beta/{kind:models|tunedModels}/{target}", self._gemini)
+        app.router.add_get("/v1beta/{kind:models|tunedModels}/{target}", self._describe_gemini_model)
         app.router.add_post("/v1/chat/completions", self._openai)
+        app.router.add_get("/v1/models", self._list_openai_models)
         app.router.add_post("/control", self._set_control)
         app.router.add_get("/control", self._get_control)
         app.router.add_get("/control/requests", self._get_requests)
@@ -194,6 +196,26 @@ class FakeModelServer:
         return await self._answer(
             request, "openai", body["model"], prompt, is_stream=bool(body.get("stream")), wants_usage=wants_usage
         )
+
+    async def _describe_gemini_model(self, request: web.Request) -> web.Response:
+        """Every name is a model, unless its behaviour says otherwise."""
+        model, key = request.match_info["target"], request.headers.get("x-goog-api-key", "")
+        if not self._accepts(key):
+            return _gemini_error(400 if key else 403, "", Behaviour())
+        behaviour = self.models.get(model, self.default)
+        if behaviour.status != 200:
+            return _gemini_error(behaviour.status, "", behaviour)
+        methods = ["generateContent", "countTokens"]
+        return _json_response({"name": f"models/{model}", "version": "001", "supportedGenerationMethods": methods})
+
+    async def _list_openai_models(self, request: web.Request) -> web.Response:
+        """The models whose behaviours were set."""
+        if not self._accepts(request.headers.get("Authorization", "").removeprefix("Bearer ").strip()):
+            return _openai_error(401, "", Behaviour())
+        if self.default.status != 200:
+            return _openai_error(self.default.status, "", self.default)
+        data = [{"id": name, "object": "model", "created": 1767225600, "owned_by": "fake"} for name in self.models]
+        return _json_response({"object": "list", "data": data})
 
     def _accepts(self, key: str) -> bool:
         if self._key is None:

@@ -33,7 +33,6 @@ Outcome = Literal[
 # A failure with one of these may succeed when the same model is asked again.
 TRANSIENT_OUTCOMES: frozenset[Outcome] = frozenset({"empty", "timeout", "overloaded", "quota", "unreachable"})
 
-
 # A failure with one of these would have met every other request too: it counts against the circuit.
 OUTAGE_OUTCOMES: frozenset[Outcome] = frozenset({"timeout", "overloaded", "unreachable", "model_gone"})
 

@@ -1,5 +1,6 @@
-"""The version of this program, as it was installed."""
+"""The name and the version of this program, as it was installed."""
 
 from importlib.metadata import version
 
+SERVICE_NAME = "Yral AI Chat"
 VERSION = version("yral-chat")

@@ -1,6 +1,9 @@
 """The database behind a URL."""
 
+from typing import Literal
+
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from yral_chat.db.database import Database, DatabaseUnusable
 from yral_chat.db.postgres import PostgresDatabase
@@ -9,9 +12,19 @@ from yral_chat.db.sqlite import SQLiteDatabase
 
 def create_database(url: str, *, pool_size: int = 10) -> Database:
     """The database at `url` (`sqlite:///path` or `postgresql://…`), not yet opened. Raises DatabaseUnusable."""
-    backend = make_url(url).get_backend_name()
-    if backend == "sqlite":
+    if backend_of(url) == "sqlite":
         return SQLiteDatabase(url)
+    return PostgresDatabase(url, pool_size=pool_size)
+
+
+def backend_of(url: str) -> Literal["sqlite", "postgresql"]:
+    """Which of the two `url` names. Raises DatabaseUnusable for everything else."""
+    try:
+        backend = make_url(url).get_backend_name()
+    except (ArgumentError, ValueError) as error:
+        raise DatabaseUnusable("DATABASE_URL is not a URL. Use sqlite:///… or postgresql://…") from error
+    if backend == "sqlite":
+        return "sqlite"
     if backend == "postgresql":
-        return PostgresDatabase(url, pool_size=pool_size)
+        return "postgresql"
     raise DatabaseUnusable(f"DATABASE_URL names an unknown database: {backend}. Use sqlite:///… or postgresql://…")

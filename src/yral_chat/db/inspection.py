@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from yral_chat.db.backends import backend_of
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.migrations import check_revision, find_revision
 from yral_chat.db.postgres import SERVE_LOCK, connect_postgres, create_postgres_engine
@@ -32,7 +33,7 @@ class Inspection(msgspec.Struct, frozen=True):
 
 def inspect_database(url: str) -> Inspection:
     """Raises DatabaseUnusable when it is not ours, newer than this program, or out of reach."""
-    if make_url(url).get_backend_name() == "sqlite":
+    if backend_of(url) == "sqlite":
         return _inspect_sqlite(database_path(url))
     return _inspect_postgres(url)
 

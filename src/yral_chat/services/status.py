@@ -10,7 +10,7 @@ from yral_chat.clients.profiles import ProfileClient
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError
-from yral_chat.core.version import VERSION
+from yral_chat.core.version import SERVICE_NAME, VERSION
 from yral_chat.db.database import Database
 from yral_chat.services.turns import TurnEngine
 
@@ -97,7 +97,7 @@ class StatusService:
         totals, active = await self._database.read(lambda uow: (uow.counters.totals(), uow.influencers.count_active()))
         size, busy = self._database.pool()
         return {
-            "service": "Yral AI Chat",
+            "service": SERVICE_NAME,
             "version": VERSION,
             "environment": self._settings.environment,
             "uptime_seconds": int(time.monotonic() - self._started),

@@ -13,10 +13,10 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
 from yral_chat.core.config import Settings
+from yral_chat.core.version import SERVICE_NAME
 from yral_chat.personas import PICTURES_DIR
 from yral_chat.web.accept import prefers_html
 
-SERVICE_NAME = "Yral AI Chat"
 
 STATIC = Path(__file__).parent / "static"
 
