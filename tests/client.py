@@ -80,7 +80,7 @@ class Event:
 async def read_events(response: httpx2.Response) -> AsyncIterator[Event]:
     """The events of a stream; comments are passed over."""
     lines: list[str] = []
-    async for line in response.aiter_lines():
+    async for line in _lines(response):
         if line.startswith(":"):
             continue
         if line:
@@ -88,6 +88,15 @@ async def read_events(response: httpx2.Response) -> AsyncIterator[Event]:
         elif lines:
             yield Event(lines)
             lines = []
+
+
+async def _lines(response: httpx2.Response) -> AsyncIterator[str]:
+    """Lines as the event stream format has them: `aiter_lines` would also break at U+2028 and its like."""
+    waiting = b""
+    async for chunk in response.aiter_bytes():
+        *complete, waiting = (waiting + chunk).split(b"\n")
+        for line in complete:
+            yield line.decode()
 
 
 def text_of(events: list[Event]) -> str:

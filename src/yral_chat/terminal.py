@@ -240,7 +240,8 @@ class Reply:
                     async for event in events:
                         self._take(event)
         finally:
-            self._screen.say("")
+            if self._label or self._has_text:
+                self._screen.say("")
             await self._settle()
 
     def _take(self, event: ReplyEvent) -> None:
@@ -277,7 +278,11 @@ class Reply:
             self._cancelling = asyncio.create_task(self._api.cancel(self._conversation_id, self.id))
 
     async def _settle(self) -> None:
-        if self._cancelling is not None:
+        if self._cancelling is None:
+            return
+        if self._screen.is_ended:  # nobody waits for an answer any more
+            self._cancelling.cancel()
+        else:
             with suppress(ChatApiError):  # the reply was faster, or its stream has told what is wrong
                 await self._cancelling
 
@@ -400,6 +405,8 @@ class Screen:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGINT)
+            if self.is_ended:  # what is left is the way out
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     @contextmanager
     def taking_ctrl_c(self, action: Callable[[], None]) -> Iterator[None]:
@@ -410,10 +417,10 @@ class Screen:
             self._on_ctrl_c = self.end
 
     def end(self) -> None:
-        """Ends the program by way of everything that has to be closed."""
-        self.is_ended = True
-        if self._main is not None:
+        """Ends the program by way of everything that has to be closed; once, however often Ctrl-C is struck."""
+        if self._main is not None and not self.is_ended:
             self._main.cancel()
+        self.is_ended = True
 
     async def ask(self, question: str) -> str | None:
         """The next line, trimmed; None at the end of the input and at Ctrl-C."""

@@ -34,8 +34,8 @@ class Sent:
 class Reply:
     """One model reply, as seen from outside."""
 
-    def __init__(self, message: Json) -> None:
-        self.id: str = message["id"]
+    def __init__(self, reply_id: str) -> None:
+        self.id = reply_id
         self.ended: dict[int, Json] = {}  # by attempt: the first sight of its end
         self.texts: dict[int, str] = {}  # by attempt: the most that any stream has shown
         self.deltas: list[tuple[int, int, str]] = []  # (attempt, offset, text) from sockets
@@ -44,7 +44,6 @@ class Reply:
         self.delivered_since: int | None = None
         self.read_since: dict[int, int] = {}
         self.is_regenerated = False  # somebody asked for it
-        self.is_repeated = False  # the key or body was sent again, or the process died: more attempts are lawful
 
 
 class Record:
@@ -97,7 +96,7 @@ class Record:
             self._saw_reply(message, begun)
 
     def reply(self, message: Json) -> Reply:
-        return self.replies.setdefault(message["id"], Reply(message))
+        return self.replies.setdefault(message["id"], Reply(message["id"]))
 
     def _saw_reply(self, message: Json, begun: int | None) -> None:
         reply, attempt, status = self.reply(message), message["attempt"], message["status"]
@@ -149,6 +148,11 @@ class Record:
         self.require(len(sent.reply_ids) <= 1, "one message, two replies", key=sent.key, ids=sent.reply_ids)
 
     # what streams and sockets say
+
+    def started(self, data: Json) -> None:
+        """The first event of a stream names a reply that nobody may have seen as a message yet."""
+        reply_id = data["assistant_message_id"]
+        self.replies.setdefault(reply_id, Reply(reply_id))
 
     def saw_text(self, reply_id: str, attempt: int, text: str) -> None:
         """A reader has joined `text` from the tokens of this attempt."""

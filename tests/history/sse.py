@@ -35,7 +35,18 @@ class Reading:
         self.attempt = 0
         self.text = ""
         self.last_event_id: str | None = None
-        self.end: tuple[str, Json] | None = None  # the event that ended the last connection
+        self.end: tuple[str, Json] | None = None  # the event that ended this connection
+        self._highest = 0  # attempt on this connection
+        self.is_busy = False
+
+    def connect(self) -> str | None:
+        """A new connection begins; returns the id to go on from."""
+        self.end, self._highest = None, 0
+        return self.last_event_id
+
+    def forget(self) -> None:
+        """The next connection starts from the beginning."""
+        self.attempt, self.text, self.last_event_id = 0, "", None
 
     def take(self, event: str, event_id: str, data: Json) -> None:
         """One event. Notes every contradiction."""
@@ -66,8 +77,9 @@ class Reading:
             self.reply_id in (None, reply_id), "another reply on this stream", was=self.reply_id, is_=reply_id
         )
         self._record.require(
-            data["attempt"] >= self.attempt, "a stream went back", was=self.attempt, is_=data["attempt"]
+            data["attempt"] > self._highest, "a stream went back", was=self._highest, is_=data["attempt"]
         )
+        self._highest = data["attempt"]
         self.reply_id, self.attempt, self.text = reply_id, data["attempt"], ""
         self.last_event_id = None
 

@@ -15,8 +15,8 @@ QUESTION: Message = {"id": "question"}  # type: ignore[typeddict-item] # its con
 END = sse_frame("done", "1-done", {})
 
 
-def idle(attempt: int) -> bytes:
-    return sse_frame("idle", f"{attempt}-idle", {})
+def idle(attempt: int, place: int) -> bytes:
+    return sse_frame("idle", f"{attempt}-{place}", {})
 
 
 def parsed(frames: list[bytes]) -> list[tuple[str, str, Any]]:
@@ -99,7 +99,7 @@ async def test_silence_brings_heartbeats_and_then_the_idle_frame() -> None:
     following = stream.follow("3-0", heartbeat_seconds=0.01, idle_seconds=0.05, idle_frame=idle)
     frames = [frame async for frame in following]
     assert frames[0] == b": ping\n\n"
-    assert frames[-1] == idle(3)
+    assert frames[-1] == idle(3, 0)
 
 
 def test_event_ids_of_other_attempts_or_shapes_are_none_of_ours() -> None:

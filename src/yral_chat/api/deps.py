@@ -89,8 +89,10 @@ def _storable(value: str) -> str:
     return value
 
 
-Text = Annotated[str, BeforeValidator(_clean)]
-Id = Annotated[Text, Field(min_length=1, max_length=255)]
+# Bounds stand before it, next to `str`: behind it they would speak of "items" instead of characters.
+cleaned = BeforeValidator(_clean)
+Text = Annotated[str, cleaned]
+Id = Annotated[str, Field(min_length=1, max_length=255), cleaned]
 PathId = Annotated[str, Path(min_length=1, max_length=255), AfterValidator(_storable)]
 
 

@@ -115,12 +115,12 @@ class ReplyStream:
         *,
         heartbeat_seconds: float,
         idle_seconds: float,
-        idle_frame: Callable[[int], bytes],
+        idle_frame: Callable[[int, int], bytes],
     ) -> AsyncIterator[bytes]:
         """SSE frames from the reader's place on: missed text joined in one token, then live, then the end.
 
-        Heartbeats are comments. When nothing comes for `idle_seconds`, `idle_frame(attempt)` is the last one: the
-        reader's time is up, the reply goes on.
+        Heartbeats are comments. When nothing comes for `idle_seconds`, `idle_frame(attempt, place)` is the last one:
+        the reader's time is up, the reply goes on.
         """
         attempt, place = self.attempt, parse_event_id(last_event_id, self.attempt, len(self.text))
         loop = asyncio.get_running_loop()
@@ -149,7 +149,7 @@ class ReplyStream:
                 yield self.end_frame
                 return
             elif loop.time() - last_event_at >= idle_seconds:
-                yield idle_frame(attempt)
+                yield idle_frame(attempt, place)
                 return
             else:
                 rest = idle_seconds - (loop.time() - last_event_at)

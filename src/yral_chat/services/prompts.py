@@ -10,6 +10,9 @@ from yral_chat.clients.language_model import ModelMessage, ModelRequest, Persona
 from yral_chat.core.objects import Role
 from yral_chat.db.repositories.influencers import StoredInfluencer
 
+# (role, content), oldest first.
+History = list[tuple[Role, str]]
+
 # Composed at run time: only the owner's words are stored. A change here reaches every persona with the next turn.
 GUARDRAILS = """\
 # How to talk
@@ -47,7 +50,7 @@ def persona_of(influencer: StoredInfluencer) -> Persona:
 
 def compose(
     influencer: StoredInfluencer,
-    history: list[tuple[Role, str]],
+    history: History,
     user_text: str,
     *,
     deadline: float,

@@ -17,7 +17,6 @@ from yral_chat.core.version import SERVICE_NAME
 from yral_chat.personas import PICTURES_DIR
 from yral_chat.web.accept import prefers_html
 
-
 STATIC = Path(__file__).parent / "static"
 
 # Avatars may live anywhere (an owner names any http or https address), scripts and styles only here.

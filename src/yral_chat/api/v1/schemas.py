@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from yral_chat.api.deps import Id, Text
+from yral_chat.api.deps import Id, Text, cleaned
 from yral_chat.core.objects import Conversation, Influencer, Message, MessageType, Time
 
 
@@ -94,16 +94,17 @@ def _empty_as_absent(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-Key = Annotated[Text, Field(min_length=1, max_length=128)]
+Key = Annotated[str, Field(min_length=1, max_length=128), cleaned]
+Content = Annotated[str, Field(max_length=4000), cleaned]
 
 
 class SendMessage(BaseModel):
     """What a person sends. This version takes text; the other types are refused with a clear sentence."""
 
     message_type: Annotated[MessageType, BeforeValidator(_lower)]
-    content: Annotated[Annotated[Text, Field(max_length=4000)] | None, BeforeValidator(_number_as_text)] = ""
+    content: Annotated[Content | None, BeforeValidator(_number_as_text)] = ""
     media_urls: Annotated[
-        list[Annotated[Text, Field(min_length=1)]] | None, Field(max_length=10), BeforeValidator(_one_as_list)
+        list[Annotated[str, Field(min_length=1), cleaned]] | None, Field(max_length=10), BeforeValidator(_one_as_list)
     ] = None
     audio_url: Annotated[Text | None, BeforeValidator(_empty_as_absent)] = None
     audio_duration_seconds: Annotated[int, Field(ge=0, le=300)] | None = None

@@ -29,7 +29,7 @@ from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.influencers import InfluencerService
-from yral_chat.services.prompts import compose
+from yral_chat.services.prompts import History, compose
 from yral_chat.services.turns import ending
 from yral_chat.services.turns.records import Accepted, Ending
 from yral_chat.services.turns.results import TurnResult, deleted, handed_back, result_of
@@ -41,6 +41,8 @@ SWEEP_SECONDS = 5.0
 MAX_TAKEOVERS = 3
 # How long a finished reply is tried to be stored before its turn is left to a take-over.
 STORE_SECONDS = 30.0
+# How long a turn waits before it looks again for one that must come first and is not known here yet.
+PLACE_SECONDS = 0.02
 # Turns that are handed back only have to close their streams.
 HAND_BACK_SECONDS = 5.0
 
@@ -149,17 +151,16 @@ class TurnEngine:
     def _launch(self, turn: StoredTurn, user_message: Message, influencer_id: str, correlation: str) -> None:
         stream = self._hub.open_reply(user_message, turn.id, turn.attempt)
         running = RunningTurn(turn, influencer_id, stream, correlation)
-        ahead = [other for other in self._running.values() if other.turn.conversation_id == turn.conversation_id]
         self._running[turn.id] = running
         self._metrics.turns_in_progress.inc()
-        running.task = asyncio.create_task(self._run(running, ahead), name=f"turn {turn.id}")
+        running.task = asyncio.create_task(self._run(running), name=f"turn {turn.id}")
 
-    async def _run(self, running: RunningTurn, ahead: list[RunningTurn]) -> None:
+    async def _run(self, running: RunningTurn) -> None:
         """One turn from its place in the line to its stored end."""
         correlation_id.set(running.correlation_id)
         started = time.monotonic()
         try:
-            outcome = await self._answer(running, ahead)
+            outcome = await self._answer(running)
             running.is_ending = True
             if running.stop_reason not in ("handed_back", "deleted"):
                 await self._store_end(running, outcome)
@@ -186,16 +187,15 @@ class TurnEngine:
         self._metrics.turns_in_progress.dec()
         running.finished.set()
 
-    async def _answer(self, running: RunningTurn, ahead: list[RunningTurn]) -> Ending:
+    async def _answer(self, running: RunningTurn) -> Ending:
         """Waits for the turns before it, asks the model, and says how that ended."""
         running.is_waiting_or_generating = True
         try:
             if running.stop_reason is not None:
                 return _cancelled("")
-            for other in ahead:
-                await other.finished.wait()
+            history = await self._wait_for_place(running)
             self._publish_typing(running.turn, running.influencer_id, is_typing=True)
-            request = await self._prepare(running)
+            request = await self._prepare(running, history)
             window = self._settings.stream_coalesce_ms / 1000
             return await generate(running, self._model, request, self._hub, window_seconds=window)
         except asyncio.CancelledError:
@@ -208,22 +208,49 @@ class TurnEngine:
         finally:
             running.is_waiting_or_generating = False
 
-    async def _prepare(self, running: RunningTurn) -> ModelRequest:
+    async def _wait_for_place(self, running: RunningTurn) -> History:
+        """Waits until this turn is the next of its conversation; returns what was said before it.
+
+        Turns run one after another in the order of their numbers. The database knows that order best: on PostgreSQL
+        two commits may be told here the other way round.
+        """
+        turn = running.turn
+        while True:
+            if (before := self._find_before(running)) is not None:
+                await before.finished.wait()
+                continue
+            history, is_next = await self._database.read(self._look_back, turn, running.stream.user_message)
+            if is_next and self._find_before(running) is None:
+                running.has_begun = True
+                return history
+            await asyncio.sleep(PLACE_SECONDS)
+
+    def _find_before(self, running: RunningTurn) -> RunningTurn | None:
+        """A turn of this conversation that is being answered, or is to be answered first."""
+        turn = running.turn
+        for other in self._running.values():
+            if other is running or other.turn.conversation_id != turn.conversation_id:
+                continue
+            if other.has_begun or other.turn.seq < turn.seq:
+                return other
+        return None
+
+    def _look_back(self, uow: UnitOfWork, turn: StoredTurn, user_message: Message) -> tuple[History, bool]:
+        """What was said before, and whether no earlier turn is open."""
+        first = uow.turns.list_of_conversation(turn.conversation_id)[:1]
+        history = uow.messages.list_for_prompt(
+            turn.conversation_id, before_seq=user_message["sequence"], limit=self._settings.history_messages
+        )
+        return history, not first or first[0].seq >= turn.seq
+
+    async def _prepare(self, running: RunningTurn, history: History) -> ModelRequest:
         influencer = await self._influencers.find(running.influencer_id)
         if influencer is None:
             raise InfluencerNotFound
-        user_message = running.stream.user_message
-        history = await self._database.read(
-            lambda uow: uow.messages.list_for_prompt(
-                running.turn.conversation_id,
-                before_seq=user_message["sequence"],
-                limit=self._settings.history_messages,
-            )
-        )
         return compose(
             influencer,
             history,
-            user_message["content"],
+            running.stream.user_message["content"],
             deadline=time.monotonic() + self._settings.turn_max_seconds,
             temperature=self._settings.model_temperature,
             max_output_tokens=self._settings.model_max_output_tokens,

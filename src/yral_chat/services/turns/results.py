@@ -40,8 +40,11 @@ class TurnResult(msgspec.Struct, frozen=True):
     is_running: bool = False
     is_retryable: bool = True
 
-    def frame(self, attempt: int) -> bytes:
-        """The last event of the stream: `done` or `error` (contract section 9.2)."""
+    def frame(self, attempt: int, place: int | None = None) -> bytes:
+        """The last event of the stream: `done` or `error` (contract section 9.2).
+
+        `place` is where the reader stands in a reply that goes on: the event's id lets a resume begin there.
+        """
         if self.error_code is None:
             assert self.assistant_message is not None  # noqa: S101 - a complete reply has its message
             return sse_frame(
@@ -57,7 +60,7 @@ class TurnResult(msgspec.Struct, frozen=True):
             )
         return sse_frame(
             "error",
-            f"{attempt}-error",
+            f"{attempt}-{'error' if place is None else place}",
             {
                 "code": self.error_code,
                 "message": self.error_message,
@@ -123,7 +126,7 @@ def deleted(user_message: Message) -> TurnResult:
     )
 
 
-def idle_frame(attempt: int) -> bytes:
+def idle_frame(attempt: int, place: int) -> bytes:
     """The last event for a reader whose time is up while the turn goes on."""
     silent = TurnResult(
         None,
@@ -132,4 +135,4 @@ def idle_frame(attempt: int) -> bytes:
         error_message="The reply takes long; it goes on. Resume the stream.",
         is_running=True,
     )
-    return silent.frame(attempt)
+    return silent.frame(attempt, place)

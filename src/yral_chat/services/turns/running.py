@@ -33,6 +33,7 @@ class RunningTurn:
         self.stop_reason: StopReason | None = None
         self.saved_length = 0  # code points of the partial text that are stored
         self.finished = asyncio.Event()
+        self.has_begun = False  # it is this turn's time
         self.is_waiting_or_generating = False
         self.is_ending = False
         self.task: asyncio.Task[None] | None = None
