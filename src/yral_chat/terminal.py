@@ -93,8 +93,8 @@ async def _connect(
         resources = await stack.enter_async_context(serving_here(settings))
     except DatabaseInUse as error:
         raise ChatFailed(
-            f"The database is served by another process, which does not answer at {address}. "
-            "Say where it is: yral-chat chat --url http://…"
+            f"The database is in use: by another chat, or by a server that is not at {address}. "
+            "End that chat, or say where the server is: yral-chat chat --url http://…"
         ) from error
     except (DatabaseUnusable, ValueError) as error:
         raise ChatFailed(str(error)) from error

@@ -60,7 +60,7 @@ def test_without_a_server_it_answers_by_itself_on_the_same_data(cli: Cli) -> Non
 def test_a_database_that_somebody_else_serves_is_said(server: Service, guest: Cli) -> None:
     done = guest.run("chat", "leela", "-m", "Hi", PORT="1")
     assert done.status == 1
-    assert "is served by another process, which does not answer at http://127.0.0.1:1" in done.err
+    assert "is in use: by another chat, or by a server that is not at http://127.0.0.1:1." in done.err
     assert "--url" in done.err
 
 

@@ -328,9 +328,10 @@ class Hub:
         listener = Listener(user_id, wants_deltas=wants_deltas)
         inbox = self._inboxes.setdefault(user_id, _Inbox())
         inbox.listeners.append(listener)
-        if len(inbox.listeners) > self._max_sockets:
-            oldest = next(other for other in inbox.listeners if other.closed is None)
-            oldest.close(REPLACED, "replaced by a newer socket")
+        # One that is closed already, but stuck in what it was sending, takes nobody's place.
+        still_open = [other for other in inbox.listeners if other.closed is None]
+        if len(still_open) > self._max_sockets:
+            still_open[0].close(REPLACED, "replaced by a newer socket")
         return listener
 
     def begin(self, listener: Listener, newest_seq: int) -> None:

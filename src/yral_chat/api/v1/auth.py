@@ -1,8 +1,8 @@
 """Who am I, and tokens for development (contract section 3.4)."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from yral_chat.api.deps import Caller, Services, json_response
@@ -29,15 +29,21 @@ async def get_me(caller: Caller, services: Services) -> Response:
     return json_response(body)
 
 
-@router.post("/dev-token", response_model=DevToken, responses=errors(404, 422))
-async def create_dev_token(body: DevTokenRequest, services: Services) -> Response:
-    """A token for any user id. Only in development; elsewhere this route does not exist."""
-    settings = services.settings
-    if settings.environment != "development" or services.dev_secret is None:
+async def _development_secret(services: Services) -> bytes:
+    """A dependency, so that elsewhere the body is not looked at either. Raises NotFound."""
+    if services.settings.environment != "development" or services.dev_secret is None:
         raise NotFound
+    return services.dev_secret
+
+
+@router.post("/dev-token", response_model=DevToken, responses=errors(404, 413, 422))
+async def create_dev_token(
+    body: DevTokenRequest, services: Services, secret: Annotated[bytes, Depends(_development_secret)]
+) -> Response:
+    """A token for any user id. Only in development; elsewhere this route does not exist."""
     ttl = DEFAULT_TTL_SECONDS if body.ttl_seconds is None else body.ttl_seconds
     token, expires_at = issue_dev_token(
-        services.dev_secret, settings.auth_dev_issuer, body.user_id, ttl, bool(body.is_anonymous)
+        secret, services.settings.auth_dev_issuer, body.user_id, ttl, bool(body.is_anonymous)
     )
     return json_response(
         {

@@ -13,9 +13,11 @@ router = APIRouter(prefix="/api/v1/influencers", tags=["influencers"], responses
 
 PUBLIC = "public, max-age=300"
 PRIVATE = "private, no-store"
+# FastAPI lists the token's scheme; this adds the alternative: none at all.
+TOKEN_IS_OPTIONAL = {"security": [{}]}
 
 
-@router.get("", response_model=InfluencerList)
+@router.get("", response_model=InfluencerList, openapi_extra=TOKEN_IS_OPTIONAL)
 async def list_influencers(
     request: Request,
     services: Services,
@@ -27,7 +29,7 @@ async def list_influencers(
     return _respond(request, await services.influencers.list_page("all", limit, offset))
 
 
-@router.get("/trending", response_model=InfluencerList)
+@router.get("/trending", response_model=InfluencerList, openapi_extra=TOKEN_IS_OPTIONAL)
 async def list_trending_influencers(
     request: Request,
     services: Services,
@@ -39,7 +41,7 @@ async def list_trending_influencers(
     return _respond(request, await services.influencers.list_page("trending", limit, offset))
 
 
-@router.get("/{influencer_id}", response_model=Influencer, responses=errors(404))
+@router.get("/{influencer_id}", response_model=Influencer, responses=errors(404), openapi_extra=TOKEN_IS_OPTIONAL)
 async def get_influencer(
     request: Request, services: Services, influencer_id: PathId, caller: OptionalCaller
 ) -> Response:

@@ -54,7 +54,9 @@ async def send_message(
     return await _wait(request, services, attached, started)
 
 
-@router.post("/stream", status_code=200, response_class=EventStreamResponse, responses={**errors(409, 413), **_STREAM})
+@router.post(
+    "/stream", status_code=200, response_class=EventStreamResponse, responses={**errors(409, 413, 504), **_STREAM}
+)
 async def stream_message(
     conversation_id: PathId,
     body: SendMessage,
@@ -68,7 +70,10 @@ async def stream_message(
 
 
 @router.get(
-    "/{message_id}/stream", status_code=200, response_class=EventStreamResponse, responses={**errors(409), **_STREAM}
+    "/{message_id}/stream",
+    status_code=200,
+    response_class=EventStreamResponse,
+    responses={**errors(409, 504), **_STREAM},
 )
 async def resume_stream(
     conversation_id: PathId,

@@ -1,5 +1,6 @@
 """Bodies of the v1 routes, beyond the objects of core/objects.py."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -81,6 +82,8 @@ def _lower(value: Any) -> Any:
 
 def _number_as_text(value: Any) -> Any:
     """A JSON number is taken as its text; true and false are no numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not a number of JSON")  # Python's parser takes NaN and Infinity
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return value

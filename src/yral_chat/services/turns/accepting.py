@@ -300,6 +300,7 @@ def begin_attempt(
     )
     if reply.is_listed:
         uow.conversations.update(conversation.id, message_count=conversation.message_count - 1)
+        uow.counters.add(conversation.influencer_id or "", all_messages=-1)
         if conversation.last_id == message_id:
             show_last_message(uow, conversation.id)
     renewed = uow.messages.find(conversation.id, message_id)

@@ -45,15 +45,15 @@ def end(
         reply = _store(uow, conversation, turn, before, ending)
     else:
         reply = before  # a delivered text stays for good when its replacement does not come
-    is_new = is_complete and not turn.is_replacement
-    uow.jobs.add(RECORD_JOB, _record(turn, calls, conversation.influencer_id or "", is_new=is_new))
+    listed = int(reply.is_listed) - int(before.is_listed)
+    uow.jobs.add(RECORD_JOB, _record(turn, calls, conversation.influencer_id or "", listed=listed))
     return _tell(uow, conversation, turn, reply, absolute, is_complete=is_complete)
 
 
 def _store(
     uow: UnitOfWork, conversation: StoredConversation, turn: StoredTurn, before: StoredMessage, ending: Ending
 ) -> StoredMessage:
-    time = now()
+    time = max(now(), before.created_at)  # which is ahead of the clock when messages come within a millisecond
     status: MessageStatus = (
         "delivered" if ending.error_code is None else "cancelled" if ending.error_code == "CANCELLED" else "failed"
     )
@@ -130,22 +130,26 @@ def take_over(uow: UnitOfWork, turn: StoredTurn, owner: str, lease_until: int) -
     assert before is not None and user_message is not None  # noqa: S101, PT018 - turns go with their messages
     begin_attempt(uow, conversation, before, is_replacement=turn.is_replacement)
     if conversation.influencer_id is not None:
-        # What the lost attempt has cost is unknown to us, but that there was one is not.
-        lost = ModelCall(provider="unknown", model="unknown", started_at=turn.created_at)
-        uow.jobs.add(RECORD_JOB, _record(turn, [lost], conversation.influencer_id, is_new=False))
+        uow.jobs.add(RECORD_JOB, _record(turn, [lost_call(turn)], conversation.influencer_id, listed=0))
     return msgspec.structs.replace(turn, attempt=turn.attempt + 1, takeovers=turn.takeovers + 1, owner=owner), (
         user_message.message
     )
 
 
-def _record(turn: StoredTurn, calls: list[ModelCall], influencer_id: str, *, is_new: bool) -> dict[str, Any]:
+def lost_call(turn: StoredTurn) -> ModelCall:
+    """What an attempt has cost that died with its process is unknown to us, but that there was one is not."""
+    return ModelCall(provider="unknown", model="unknown", started_at=turn.created_at)
+
+
+def _record(turn: StoredTurn, calls: list[ModelCall], influencer_id: str, *, listed: int) -> dict[str, Any]:
+    """The job's payload; `listed` is by how much the attempt changed the number of messages that lists show."""
     return {
         "turn_id": turn.id,
         "attempt": turn.attempt,
         "user_id": turn.user_id,
         "influencer_id": influencer_id,
         "conversation_id": turn.conversation_id,
-        "delivered": int(is_new),
+        "listed": listed,
         "calls": [msgspec.to_builtins(call) for call in calls],
     }
 
@@ -155,10 +159,10 @@ def record(uow: UnitOfWork, job_ids: list[str], payloads: list[dict[str, Any]]) 
     if uow.jobs.delete(*job_ids) != len(job_ids):
         raise RuntimeError("a job of this group was done by somebody else")
     uow.usage.add([_usage_row(payload, number, call) for payload in payloads for number, call in _calls(payload)])
-    delivered: dict[str, int] = {}
+    listed: dict[str, int] = {}
     for payload in payloads:
-        delivered[payload["influencer_id"]] = delivered.get(payload["influencer_id"], 0) + payload["delivered"]
-    for influencer_id, count in delivered.items():
+        listed[payload["influencer_id"]] = listed.get(payload["influencer_id"], 0) + payload["listed"]
+    for influencer_id, count in listed.items():
         if count:
             uow.counters.add(influencer_id, all_messages=count)
 

@@ -362,7 +362,7 @@ class TurnEngine:
                 continue
             if turn.takeovers >= MAX_TAKEOVERS:
                 outcome = Ending("", "TRANSIENT", ModelUnavailable(), outcome="abandoned")
-                await self._database.write(self._end_unit, turn, None, outcome, [])
+                await self._database.write(self._end_unit, turn, None, outcome, [ending.lost_call(turn)])
                 continue
             await self._database.write(self._take_over, turn)
 
