@@ -85,7 +85,5 @@ def age(service: Service, seconds: float, *message_ids: str) -> None:
     statement = update(messages).where(messages.c.id.in_(message_ids))
     execute(
         service,
-        statement.values(
-            created_at=messages.c.created_at - micros, completed_at=messages.c.completed_at - micros
-        ),
+        statement.values(created_at=messages.c.created_at - micros, completed_at=messages.c.completed_at - micros),
     )

@@ -6,7 +6,7 @@ import httpx2
 
 from tests.client import Api, Json
 from tests.rows import add_influencer
-from tests.service import Service
+from tests.service import FakeModel, Service
 
 GREETING = "Hello, what is on your mind?"
 # What the client puts before a conversation that the persona began: the vendor wants a user's message first.
@@ -38,3 +38,13 @@ def texts_sent(request: dict[str, Any]) -> list[str]:
     """What the model was shown of the conversation, oldest first, without the system text."""
     texts = [part["text"] for content in request["body"]["contents"] for part in content["parts"]]
     return texts[1:] if texts[0] == OPENING else texts
+
+
+async def asked(model: FakeModel, count: int) -> bool:
+    """Whether the model has been asked so often since the test began."""
+    return model.state()["requests"] >= count
+
+
+async def newest(api: Api, conversation_id: str) -> Json:
+    """The newest row of a conversation, finished or not."""
+    return (await api.history(conversation_id, include="unfinished"))[-1]

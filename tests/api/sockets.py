@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
+import pytest
 from jsonschema import Draft202012Validator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -74,13 +75,20 @@ class Inbox:
 
     async def closed(self) -> tuple[int, str]:
         """Code and reason, once the server has closed."""
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                while True:
-                    await self.socket.recv()
-        except ConnectionClosed as error:
-            assert error.rcvd is not None, "cut without a close frame"
-            return error.rcvd.code, error.rcvd.reason
+        return await closing(self.socket)
+
+
+async def _drain(socket: ClientConnection) -> None:
+    while True:
+        await socket.recv()
+
+
+async def closing(socket: ClientConnection) -> tuple[int, str]:
+    """Code and reason with which the server closes, whatever it still sends before."""
+    with pytest.raises(ConnectionClosed) as ended:
+        await asyncio.wait_for(_drain(socket), WAIT_SECONDS)
+    assert ended.value.rcvd is not None, "cut without a close frame"
+    return ended.value.rcvd.code, ended.value.rcvd.reason
 
 
 def address(url: str, user_id: str, **query: Any) -> str:

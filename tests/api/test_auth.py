@@ -92,7 +92,9 @@ async def test_texts_come_in_their_order(service: Service, document: Document) -
     """Nothing below the signature is looked at before the signature is right."""
     for payload in (claims(exp=None), claims(exp=1), claims(sub="")):
         forged = f"Bearer {jwt.encode(payload, 'x' * 40, algorithm='HS256')}"
-        assert refused(await ask(service, document, forged), 401, "unauthorized")["message"] == "Invalid token signature"
+        assert (
+            refused(await ask(service, document, forged), 401, "unauthorized")["message"] == "Invalid token signature"
+        )
     both = signed(exp=1, sub="")
     assert refused(await ask(service, document, both), 401, "unauthorized")["message"] == "Token has expired"
 
@@ -139,9 +141,7 @@ async def test_every_protected_route_refuses_a_stranger(service: Service, docume
 # --- development tokens
 
 
-async def test_dev_tokens_exist_in_development_only(
-    service_with: StartService, user_of: MakeUser, api: Api
-) -> None:
+async def test_dev_tokens_exist_in_development_only(service_with: StartService, user_of: MakeUser, api: Api) -> None:
     for body in ({"user_id": "somebody"}, {}, None, {"user_id": 5}):
         refused(await api.post(DEV_TOKEN, body), 404, "not_found")
     service = service_with(ENVIRONMENT="development")
@@ -158,7 +158,8 @@ async def test_dev_tokens_exist_in_development_only(
 @pytest.mark.parametrize(
     "body",
     [{}, {"user_id": ""}, {"user_id": " "}, {"user_id": "x" * 256}, {"user_id": 5}, {"user_id": "x", "ttl_seconds": 0},
-     {"user_id": "x", "ttl_seconds": 86401}, {"user_id": "x", "ttl_seconds": 1.5}, {"user_id": "x", "is_anonymous": "y?"}],
+     {"user_id": "x", "ttl_seconds": 86401}, {"user_id": "x", "ttl_seconds": 1.5},
+     {"user_id": "x", "is_anonymous": "y?"}],
 )  # fmt: skip
 async def test_dev_tokens_are_validated(service_with: StartService, user_of: MakeUser, body: Any) -> None:
     developer = user_of(service_with(ENVIRONMENT="development"))
@@ -181,7 +182,14 @@ class Issuers:
             "ENVIRONMENT": "production",
             "AUTH_DEV_SECRET": None,
             "AUTH_ISSUERS": json.dumps(
-                [{"issuer": "https://auth.example", "jwks_file": str(file), "algorithms": ["RS256"], "audience": "chat"}]
+                [
+                    {
+                        "issuer": "https://auth.example",
+                        "jwks_file": str(file),
+                        "algorithms": ["RS256"],
+                        "audience": "chat",
+                    }
+                ]
             ),
             "METRICS_TOKEN": "metrics-secret",
             "ADMIN_API_KEY": "admin-secret",
@@ -249,8 +257,8 @@ async def test_production_guards_its_figures(
     assert (await ask(service, document, "bearer metrics-secret", path)).status_code == 200
     async with httpx2.AsyncClient(base_url=service.url) as client:
         assert (await client.get(path, headers={"X-Admin-Key": "admin-secret"})).status_code == 200
-        for wrong in ("", "wrong", "admin-secret2", "é".encode()):
-            error = refused(await client.get(path, headers={"X-Admin-Key": wrong}), 401, "unauthorized")
+        for wrong in (b"", b"wrong", b"admin-secret2", "é".encode()):
+            error = refused(await client.get(path, headers={b"X-Admin-Key": wrong}), 401, "unauthorized")
             assert error["message"] == "Invalid admin key"
 
 

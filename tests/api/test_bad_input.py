@@ -166,7 +166,9 @@ async def test_invalid_json_tells_the_byte(api: Api, service: Service) -> None:
     assert "oops" not in response.text, "the input is not echoed"
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
+)
 async def test_another_type_of_body_is_refused(api: Api, service: Service, content_type: str | None) -> None:
     conversation = await open_fresh(api, service)
     headers = {"Content-Type": content_type} if content_type else {}
@@ -210,7 +212,10 @@ async def test_a_number_is_taken_as_its_text(api: Api, service: Service, number:
 
 async def test_astral_characters_and_escapes_survive(api: Api, service: Service) -> None:
     conversation = await open_fresh(api, service)
-    text = "\U0001f642 \ud83d\ude42".encode("utf-16", "surrogatepass").decode("utf-16") + " \u2028 \u0085 \x7f \\ \" </script>"
+    text = (
+        "\U0001f642 \ud83d\ude42".encode("utf-16", "surrogatepass").decode("utf-16")
+        + ' \u2028 \u0085 \x7f \\ " </script>'
+    )
     response = await api.request(
         "POST",
         messages(conversation["id"]),
@@ -274,7 +279,9 @@ async def test_any_other_key_works(api: Api, service: Service, key: str) -> None
 # --- paths and methods
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/v1", "/api/v9/chat/conversations", "/api/v1/chat", "/%00", "/🙂"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api", "/api/v1", "/api/v9/chat/conversations", "/api/v1/chat", "/%00", "/🙂"]
+)
 async def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
     for method in ("GET", "POST", "DELETE", "PUT", "PATCH"):
         refused(await api.http.request(method, f"{api.url}{path}"), 404, "not_found")
@@ -303,7 +310,9 @@ async def test_one_trailing_slash_is_the_same_route(api: Api, service: Service) 
     assert (await api.http.post(f"{messages(conversation['id'])}/", json=body)).status_code == 200
 
 
-@pytest.mark.parametrize("query", ["limit=%00", "limit=%FF", "limit=1&limit=x", "offset=1e3", "offset=%2B1x", "limit=0x10"])
+@pytest.mark.parametrize(
+    "query", ["limit=%00", "limit=%FF", "limit=1&limit=x", "offset=1e3", "offset=%2B1x", "limit=0x10"]
+)
 async def test_an_odd_query_is_refused_or_ignored(api: Api, query: str) -> None:
     for path in (CONVERSATIONS, "/api/v2/chat/conversations", "/api/v1/influencers"):
         response = await api.http.get(f"{path}?{query}")
@@ -315,7 +324,15 @@ async def test_an_odd_query_is_refused_or_ignored(api: Api, query: str) -> None:
 
 @pytest.mark.parametrize(
     ("given", "is_kept"),
-    [("abc-DEF_1.2", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("a/b", False), ("é", False), ("", False)],
+    [
+        ("abc-DEF_1.2", True),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("a b", False),
+        ("a/b", False),
+        ("é", False),
+        ("", False),
+    ],
 )
 async def test_the_correlation_id_is_kept_when_it_is_sane(api: Api, given: str, is_kept: bool) -> None:
     for path, status in (("/health/live", 200), ("/nothing", 404), (f"{CONVERSATIONS}/unknown", 404)):
@@ -327,7 +344,12 @@ async def test_the_correlation_id_is_kept_when_it_is_sane(api: Api, given: str, 
 
 async def test_bytes_that_are_no_request_end_only_their_connection(service: Service, api: Api) -> None:
     host, port = service.url.removeprefix("http://").split(":")
-    for raw in (b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", b"x" * 100_000):
+    for raw in (
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"x" * 100_000,
+    ):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(raw)
         writer.write_eof()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.api.expecting import open_fresh, refused, texts_sent
+from tests.api.expecting import asked, newest, open_fresh, refused, texts_sent
 from tests.client import Api, Json, messages
 from tests.rows import add_influencer
 from tests.service import FakeModel, Service
@@ -12,14 +12,6 @@ from tests.waiting import until
 
 # Everything that may stand between the two things that a test does one after the other is much less.
 AT_ONCE = 1.0
-
-
-async def asked(model: FakeModel, count: int) -> bool:
-    return model.state()["requests"] >= count
-
-
-async def newest(api: Api, conversation_id: str) -> Json:
-    return (await api.history(conversation_id, include="unfinished"))[-1]
 
 
 def path_of(reply: Json) -> str:

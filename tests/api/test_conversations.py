@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from tests.api.expecting import GREETING, open_fresh, refused
+from tests.api.expecting import GREETING, asked, open_fresh, refused
 from tests.client import Api, Json, messages
 from tests.rows import add_influencer, fetch, set_status
 from tests.service import FakeModel, Service
@@ -16,10 +16,6 @@ from yral_chat.db.tables import messages as message_rows
 from yral_chat.db.tables import turns as turn_rows
 
 V1, V2 = "/api/v1/chat/conversations", "/api/v2/chat/conversations"
-
-
-async def asked(model: FakeModel, count: int) -> bool:
-    return model.state()["requests"] >= count
 
 
 async def get(api: Api, conversation: Json) -> Json:
@@ -171,11 +167,9 @@ async def test_a_long_last_message_is_cut_in_the_inbox_only(api: Api, service: S
     assert len(reply["content"]) == 1400
 
 
-async def test_the_last_message_is_the_newest_with_final_content(
-    api: Api, service: Service, model: FakeModel
-) -> None:
+async def test_the_last_message_is_the_newest_with_final_content(api: Api, service: Service, model: FakeModel) -> None:
     opened = await open_fresh(api, service)
-    user, reply = await api.said(opened["id"], "One")
+    _, reply = await api.said(opened["id"], "One")
     assert (await get(api, opened))["last_message"]["id"] == reply["id"]
     model.tell(default={"finish_reason": None})
     error = refused(await api.send(opened["id"], "Two"), 503, "ai_unavailable")
@@ -275,9 +269,8 @@ async def test_lists_show_the_most_recently_active_first(api: Api, service: Serv
 
 
 async def test_the_two_lists_differ_in_the_recent_messages_only(api: Api, service: Service) -> None:
-    for _ in range(3):
-        opened = await open_fresh(api, service, suggested_messages='["Hi"]')
-    await api.said(opened["id"], "Hello")
+    opened = [await open_fresh(api, service, suggested_messages='["Hi"]') for _ in range(3)]
+    await api.said(opened[-1]["id"], "Hello")
     v1, v2 = await listed(api, V1), await listed(api, V2)
     for row in v1["conversations"]:
         assert row.pop("recent_messages") != []
@@ -345,9 +338,7 @@ async def test_a_list_is_ones_own(api: Api, other: Api, service: Service) -> Non
     [({}, 2), ({"type": "ai"}, 2), ({"type": "all"}, 2), ({"type": "human"}, 0), ({"type": ""}, 2)],
 )
 @pytest.mark.parametrize("names_itself", [False, True])
-async def test_the_own_inbox_by_type(
-    api: Api, service: Service, query: Json, count: int, names_itself: bool
-) -> None:
+async def test_the_own_inbox_by_type(api: Api, service: Service, query: Json, count: int, names_itself: bool) -> None:
     for _ in range(2):
         await open_fresh(api, service)
     principal = {"principal": api.user_id} if names_itself else {}

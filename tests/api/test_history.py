@@ -50,7 +50,9 @@ async def told(api: Api, service: Service, model: FakeModel) -> AsyncIterator[tu
 
 
 def is_unfinished(row: Json) -> bool:
-    return row["status"] in ("pending", "streaming") or (row["status"] in ("failed", "cancelled") and not row["content"])
+    return row["status"] in ("pending", "streaming") or (
+        row["status"] in ("failed", "cancelled") and not row["content"]
+    )
 
 
 Told = tuple[str, list[Json], list[Json]]
@@ -107,7 +109,9 @@ async def test_pages_beside_a_message_join_to_the_whole(
     rows = complete if include else shown
     whole = [row["id"] for row in rows]
     query = {"order": order, "limit": limit, **({"include": include} if include else {})}
-    older, anchor = [], whole[-1]
+    older: list[str] = []
+    newer: list[str] = []
+    anchor = whole[-1]
     while True:
         page = await page_of(api, conversation_id, before=anchor, **query)
         found = ids(page) if order == "asc" else ids(page)[::-1]
@@ -118,7 +122,7 @@ async def test_pages_beside_a_message_join_to_the_whole(
             break
         anchor = found[0]
     assert older == whole[:-1]
-    newer, anchor = [], whole[0]
+    anchor = whole[0]
     while True:
         page = await page_of(api, conversation_id, after=anchor, **query)
         found = ids(page) if order == "asc" else ids(page)[::-1]

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from sqlalchemy import select
 
-from tests.api.expecting import open_fresh, refused, texts_sent
+from tests.api.expecting import asked, open_fresh, refused, texts_sent
 from tests.client import Api, Json, messages, text_of
 from tests.rows import add_influencer, age, fetch
 from tests.service import FakeModel, Service
@@ -43,10 +43,6 @@ async def received(service: Service, reply_id: str) -> None:
         return bool(fetch(service, query)[0][0])
 
     await until(is_noted, what="the hand-over to be noted")
-
-
-async def asked(model: FakeModel, count: int) -> bool:
-    return model.state()["requests"] >= count
 
 
 async def cancel(api: Api, conversation_id: str) -> None:
@@ -112,7 +108,7 @@ async def test_a_repetition_attaches_to_the_running_turn(
     if begun:
 
         async def has_text() -> bool:
-            return (await rows_of(api, conversation["id"]))[-1]["status"] == "streaming"
+            return bool((await rows_of(api, conversation["id"]))[-1]["status"] == "streaming")
 
         await until(has_text, what="the first text")
     second = await api.send(conversation["id"], "Count", client_message_id="k")
@@ -260,9 +256,7 @@ async def test_stream_replays_say_so(api: Api, service: Service, model: FakeMode
     assert model.state()["requests"] == 1
 
 
-async def test_repetitions_of_a_failing_turn_never_hang_or_double(
-    api: Api, service: Service, model: FakeModel
-) -> None:
+async def test_repetitions_of_a_failing_turn_never_hang_or_double(api: Api, service: Service, model: FakeModel) -> None:
     """A repetition may come at the very moment in which the attempt before it ends."""
     conversation = await open_fresh(api, service)
     model.tell(default={"status": 400})
@@ -330,9 +324,7 @@ async def test_the_same_text_just_after_its_reply_is_a_repetition(api: Api, serv
     assert ids(second) == ids(first)
 
 
-async def test_the_same_text_long_after_its_reply_was_received_is_a_new_message(
-    api: Api, service: Service
-) -> None:
+async def test_the_same_text_long_after_its_reply_was_received_is_a_new_message(api: Api, service: Service) -> None:
     conversation = await open_fresh(api, service)
     user, reply = await api.said(conversation["id"], "Hi")
     await received(service, reply["id"])

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from websockets.exceptions import ConnectionClosed
 
 from tests.api.conftest import MakeUser, StartService
-from tests.api.expecting import open_fresh, refused
-from tests.api.sockets import DURABLE, Frames, address, describe, inbox_of, names, seqs, socket_at
+from tests.api.expecting import newest, open_fresh, refused
+from tests.api.sockets import DURABLE, Frames, address, closing, describe, inbox_of, names, seqs, socket_at
 from tests.client import Api, Json, messages
 from tests.rows import add_influencer
 from tests.service import FakeModel, Service, token
@@ -35,14 +34,6 @@ EVENTS = {
 @pytest.fixture
 async def frames(service: Service) -> Frames:
     return await describe(service.url)
-
-
-async def asked(model: FakeModel, count: int) -> bool:
-    return model.state()["requests"] >= count
-
-
-async def newest(api: Api, conversation_id: str) -> Json:
-    return (await api.history(conversation_id, include="unfinished"))[-1]
 
 
 def conversation_path(conversation: Json, action: str = "") -> str:
@@ -70,17 +61,12 @@ async def test_every_event_is_described_with_an_example_that_fits(service: Servi
 # --- who may listen
 
 
-async def closing(where: str, *protocols: str) -> tuple[int, str]:
+async def closing_at(where: str, *protocols: str) -> tuple[int, str]:
     """What the server closes with; it accepts first, so that browsers see it."""
     async with socket_at(where, *protocols) as socket:
         assert socket.response is not None
         assert socket.response.status_code == 101
-        try:
-            await asyncio.wait_for(socket.recv(), 5)
-        except ConnectionClosed as error:
-            assert error.rcvd is not None
-            return error.rcvd.code, error.rcvd.reason
-    raise AssertionError("not closed")
+        return await closing(socket)
 
 
 async def test_the_token_may_come_in_the_query(api: Api, frames: Frames) -> None:
@@ -98,25 +84,25 @@ async def test_the_token_may_come_as_a_subprotocol(api: Api) -> None:
 
 async def test_without_a_good_token_the_socket_closes_with_the_reason(api: Api) -> None:
     where, me = address(api.url, api.user_id), api.user_id
-    assert await closing(where) == (4001, "Missing authentication token")
-    assert await closing(f"{where}?token=") == (4001, "Missing authentication token")
-    assert await closing(f"{where}?token=nonsense") == (4001, "Invalid token format")
+    assert await closing_at(where) == (4001, "Missing authentication token")
+    assert await closing_at(f"{where}?token=") == (4001, "Missing authentication token")
+    assert await closing_at(f"{where}?token=nonsense") == (4001, "Invalid token format")
     forged = token(me, secret="another-secret-of-more-than-thirty-two-bytes")
-    assert await closing(f"{where}?token={forged}") == (4001, "Invalid token signature")
-    assert await closing(f"{where}?token={token(me, ttl_seconds=-100)}") == (4001, "Token has expired")
-    assert await closing(where, "bearer", token(me, iss="somebody")) == (4001, "Invalid token issuer")
+    assert await closing_at(f"{where}?token={forged}") == (4001, "Invalid token signature")
+    assert await closing_at(f"{where}?token={token(me, ttl_seconds=-100)}") == (4001, "Token has expired")
+    assert await closing_at(where, "bearer", token(me, iss="somebody")) == (4001, "Invalid token issuer")
 
 
 @pytest.mark.parametrize("user_id", ["somebody-else", "%00", "🙂", "{user_id}", "x" * 3000])
 async def test_the_inbox_of_somebody_else_is_closed(api: Api, user_id: str) -> None:
-    code, reason = await closing(address(api.url, user_id, token=token(api.user_id)))
+    code, reason = await closing_at(address(api.url, user_id, token=token(api.user_id)))
     assert (code, bool(reason)) == (4003, True)
 
 
 async def test_a_socket_closes_when_its_token_expires(api: Api) -> None:
     expires_at = int(time.time()) + 2
     where = address(api.url, api.user_id, token=token(api.user_id, exp=expires_at))
-    assert await closing(where) == (4001, "Token has expired")
+    assert await closing_at(where) == (4001, "Token has expired")
     assert expires_at - 0.1 <= time.time() < expires_at + 2, "at exp, without the leeway"
 
 
@@ -248,7 +234,11 @@ async def test_deltas_come_to_those_who_ask_and_join_to_the_text(
         taken = await curious.take_until("new_message")
         text = ""
         for delta in (frame["data"] for frame in taken if frame["event"] == "message_delta"):
-            assert (delta["conversation_id"], delta["message_id"], delta["attempt"]) == (conversation["id"], reply["id"], 1)
+            assert (delta["conversation_id"], delta["message_id"], delta["attempt"]) == (
+                conversation["id"],
+                reply["id"],
+                1,
+            )
             assert delta["offset"] == len(text)
             text += delta["text"]
         assert text == reply["content"] == "नमस्ते 🙂 e\u0301!"
@@ -518,9 +508,7 @@ async def test_a_draining_server_asks_its_sockets_to_come_back(
         assert seqs(await inbox.settle()) == [1], "the replay outlives the process"
 
 
-async def test_an_open_socket_counts_and_a_closed_one_does_not(
-    api: Api, service: Service, frames: Frames
-) -> None:
+async def test_an_open_socket_counts_and_a_closed_one_does_not(api: Api, service: Service, frames: Frames) -> None:
     async def connections() -> float:
         text = (await api.get("/metrics")).text
         (line,) = [line for line in text.splitlines() if line.startswith("ws_connections ")]
@@ -534,5 +522,3 @@ async def test_an_open_socket_counts_and_a_closed_one_does_not(
         return await connections() == before
 
     await until(is_gone, what="the socket to be forgotten")
-
-

@@ -102,7 +102,14 @@ def test_the_document_is_sound(written: Json) -> None:
 
 def test_responses_have_every_field(written: Json) -> None:
     """Contract section 1.2: every field is always present; null only where it is marked."""
-    for name in ("Message", "Conversation", "ConversationSummary", "ConversationInfluencer", "Influencer", "LastMessage"):
+    for name in (
+        "Message",
+        "Conversation",
+        "ConversationSummary",
+        "ConversationInfluencer",
+        "Influencer",
+        "LastMessage",
+    ):
         schema = written["components"]["schemas"][name]
         assert set(schema["required"]) == set(schema["properties"]), name
     nullable = {
@@ -121,9 +128,14 @@ def test_parameters_tell_their_limits(written: Json) -> None:
     assert parameters.keys() == {"conversation_id", "limit", "offset", "order", "before", "after", "include"}
     limit = parameters["limit"]["schema"]
     assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 200, 50)
-    headers = [parameter["name"] for parameter in written["paths"][M]["post"]["parameters"] if parameter["in"] == "header"]
+    headers = [
+        parameter["name"] for parameter in written["paths"][M]["post"]["parameters"] if parameter["in"] == "header"
+    ]
     assert headers == ["Idempotency-Key"]
-    resume = {(parameter["in"], parameter["name"]) for parameter in written["paths"][f"{M}/{{message_id}}/stream"]["get"]["parameters"]}
+    resume = {
+        (parameter["in"], parameter["name"])
+        for parameter in written["paths"][f"{M}/{{message_id}}/stream"]["get"]["parameters"]
+    }
     assert {("header", "Last-Event-ID"), ("query", "last_event_id")} <= resume
 
 

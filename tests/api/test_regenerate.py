@@ -7,19 +7,11 @@ import httpx2
 import pytest
 
 from tests.api.conftest import MakeUser, StartService
-from tests.api.expecting import GREETING, open_fresh, refused, texts_sent
+from tests.api.expecting import GREETING, asked, newest, open_fresh, refused, texts_sent
 from tests.client import Api, Event, Json, messages, text_of
 from tests.rows import add_influencer, set_status
 from tests.service import FakeModel, Service
 from tests.waiting import until
-
-
-async def asked(model: FakeModel, count: int) -> bool:
-    return model.state()["requests"] >= count
-
-
-async def newest(api: Api, conversation_id: str) -> Json:
-    return (await api.history(conversation_id, include="unfinished"))[-1]
 
 
 async def seen(api: Api, conversation_id: str) -> Json:

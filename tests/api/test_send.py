@@ -3,12 +3,14 @@
 import asyncio
 import re
 from contextlib import suppress
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from tests.api.conftest import MakeUser, StartService
-from tests.api.expecting import GREETING, open_fresh, refused, texts_sent
+from tests.api.expecting import GREETING, asked, newest, open_fresh, refused, texts_sent
 from tests.client import Api, Json, messages
 from tests.rows import add_influencer, set_status
 from tests.service import FakeModel, Service, token
@@ -27,15 +29,6 @@ async def stop_all(api: Api, *conversation_ids: str) -> None:
         for message in reversed(await api.history(conversation_id, include="unfinished")):
             if message["status"] in ("pending", "streaming"):
                 await api.post(f"{messages(conversation_id)}/{message['id']}/cancel")
-
-
-async def last(api: Api, conversation_id: str) -> Json:
-    """The newest row, finished or not."""
-    return (await api.history(conversation_id, include="unfinished"))[-1]
-
-
-async def asked(model: FakeModel, count: int) -> bool:
-    return model.state()["requests"] >= count
 
 
 # --- a reply
@@ -89,16 +82,11 @@ async def test_times_rise_by_a_millisecond_from_message_to_message(api: Api, ser
     for number in range(3):
         await api.said(conversation["id"], f"Message {number}")
     history = await api.history(conversation["id"])
-    stamps = [message["created_at"] for message in history]
+    stamps = [datetime.fromisoformat(message["created_at"]) for message in history]
     assert len(history) == 7
     assert [message["sequence"] for message in history] == sorted({message["sequence"] for message in history})
-    for earlier, later in zip(stamps, stamps[1:], strict=False):
-        assert micros(later) - micros(earlier) >= 1000
-
-
-def micros(stamp: str) -> int:
-    hours, minutes, seconds = stamp[11:26].split(":")
-    return round((int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1_000_000)
+    for earlier, later in pairwise(stamps):
+        assert later - earlier >= timedelta(milliseconds=1)
 
 
 async def test_send_by_a_number_is_taken_as_its_text(api: Api, service: Service) -> None:
@@ -159,7 +147,7 @@ async def test_a_failed_model_gives_a_failed_message(
     assert reply["error"]["retryable"] == (error_code != "BLOCKED_CONTENT")
     assert reply["completed_at"] is not None
     assert reply["content"] == content
-    assert await last(api, conversation["id"]) == reply
+    assert await newest(api, conversation["id"]) == reply
     # With text it is part of the ordinary history, without it is not.
     shown = await api.history(conversation["id"])
     assert shown[-1] == (reply if content else user)
@@ -182,7 +170,9 @@ async def test_an_empty_answer_is_a_failure(api: Api, service: Service, model: F
     assert error["details"]["assistant_message"]["content"] == ""
 
 
-async def test_a_failure_before_the_first_token_is_retried_inside_the_turn(api: Api, service: Service, model: FakeModel) -> None:
+async def test_a_failure_before_the_first_token_is_retried_inside_the_turn(
+    api: Api, service: Service, model: FakeModel
+) -> None:
     conversation = await open_fresh(api, service)
     model.tell(script=[{"status": 503}])
     _, reply = await api.said(conversation["id"], "Still there?")
@@ -218,7 +208,7 @@ async def test_a_slow_reply_is_a_timeout_for_the_sender_and_goes_on(
     assert "Slow but sure".startswith(reply["content"])
 
     async def delivered() -> Json | None:
-        seen = await last(api, conversation["id"])
+        seen = await newest(api, conversation["id"])
         return seen if seen["status"] == "delivered" else None
 
     ended = await until(delivered, what="the reply to be delivered")
@@ -246,7 +236,7 @@ async def test_partial_text_is_stored_while_it_arrives(api: Api, service: Servic
     sending = asyncio.create_task(api.send(conversation["id"], "Tell me a story"))
 
     async def partial() -> Json | None:
-        seen = await last(api, conversation["id"])
+        seen = await newest(api, conversation["id"])
         return seen if seen["content"] == "Once upon" else None
 
     row = await until(partial, what="the partial text", seconds=5)
@@ -280,7 +270,9 @@ async def test_deleting_the_conversation_ends_the_wait(api: Api, service: Servic
 # --- what a model may see
 
 
-async def test_failed_cancelled_and_unread_turns_never_reach_a_prompt(api: Api, service: Service, model: FakeModel) -> None:
+async def test_failed_cancelled_and_unread_turns_never_reach_a_prompt(
+    api: Api, service: Service, model: FakeModel
+) -> None:
     conversation = await open_fresh(api, service)
     greeting = GREETING
     model.tell(script=[{"cut_after_bytes": 400}])
@@ -291,7 +283,7 @@ async def test_failed_cancelled_and_unread_turns_never_reach_a_prompt(api: Api, 
     sending = asyncio.create_task(api.send(conversation["id"], "Third"))
 
     async def streaming() -> bool:
-        return bool((await last(api, conversation["id"]))["content"] == "Once upon")
+        return bool((await newest(api, conversation["id"]))["content"] == "Once upon")
 
     await until(streaming, what="partial text")
     await stop_all(api, conversation["id"])
@@ -324,7 +316,7 @@ async def send_in_turn(api: Api, conversation_id: str, number: int, model: FakeM
 
     async def is_my_turn() -> bool:
         history = await api.history(conversation_id)
-        return sum(message["role"] == "user" for message in history) == number
+        return len([message for message in history if message["role"] == "user"]) == number
 
     await until(is_my_turn, what=f"question {number - 1}")
     _, reply = await api.said(conversation_id, f"Question {number}")
@@ -404,7 +396,9 @@ async def settled(api: Api, conversation_id: str) -> list[Json] | None:
     return None if any(row["status"] in ("pending", "streaming") for row in rows) else rows
 
 
-async def test_a_client_that_leaves_while_it_waits_finds_the_reply_later(api: Api, service: Service, model: FakeModel) -> None:
+async def test_a_client_that_leaves_while_it_waits_finds_the_reply_later(
+    api: Api, service: Service, model: FakeModel
+) -> None:
     conversation = await open_fresh(api, service)
     model.tell(default={"echo": True, "first_byte_delay": 0.3})
     sending = asyncio.create_task(api.send(conversation["id"], "Back soon"))
@@ -417,7 +411,9 @@ async def test_a_client_that_leaves_while_it_waits_finds_the_reply_later(api: Ap
     assert rows[-1]["status"] == "delivered"
 
 
-async def test_a_client_that_leaves_in_mid_stream_finds_the_reply_later(api: Api, service: Service, model: FakeModel) -> None:
+async def test_a_client_that_leaves_in_mid_stream_finds_the_reply_later(
+    api: Api, service: Service, model: FakeModel
+) -> None:
     conversation = await open_fresh(api, service)
     model.tell(default={"pieces": ["One", " two", " three"], "chunk_delay": 0.2})
     body = {"message_type": "text", "content": "Count"}
@@ -494,13 +490,18 @@ async def test_a_discontinued_persona_takes_no_message(api: Api, service: Servic
         ({"message_type": "text", "content": "x", "client_message_id": 5}, ["body", "client_message_id"]),
         ({"message_type": "text", "content": "x", "media_urls": ["a"] * 11}, ["body", "media_urls"]),
         ({"message_type": "text", "content": "x", "audio_duration_seconds": 301}, ["body", "audio_duration_seconds"]),
-        ({"message_type": "text", "content": "x", "audio_duration_seconds": "soon"}, ["body", "audio_duration_seconds"]),
+        (
+            {"message_type": "text", "content": "x", "audio_duration_seconds": "soon"},
+            ["body", "audio_duration_seconds"],
+        ),
         ({"message_type": "image", "media_urls": ["a"]}, ["body", "message_type"]),
         ({"message_type": "Audio", "audio_url": "a"}, ["body", "message_type"]),
         ({"message_type": "multimodal", "content": "x", "media_urls": "a"}, ["body", "message_type"]),
     ],
 )
-async def test_an_invalid_message_is_refused_and_not_stored(api: Api, service: Service, body: Any, loc: list[str]) -> None:
+async def test_an_invalid_message_is_refused_and_not_stored(
+    api: Api, service: Service, body: Any, loc: list[str]
+) -> None:
     conversation = await open_fresh(api, service)
     error = refused(await api.post(messages(conversation["id"]), body), 422, "validation_error")
     assert loc in [item["loc"] for item in error["details"]["errors"]]
@@ -509,7 +510,9 @@ async def test_an_invalid_message_is_refused_and_not_stored(api: Api, service: S
     assert len(await api.history(conversation["id"], include="unfinished")) == 1
 
 
-async def test_the_longest_message_counts_characters_after_trimming(api: Api, service: Service, model: FakeModel) -> None:
+async def test_the_longest_message_counts_characters_after_trimming(
+    api: Api, service: Service, model: FakeModel
+) -> None:
     conversation = await open_fresh(api, service)
     model.tell(default={})
     longest = "🙂" * 4000

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.api.conftest import MakeUser, StartService
-from tests.api.expecting import open_fresh, refused
+from tests.api.expecting import asked, open_fresh, refused
 from tests.client import Api, Document, Json
 from tests.rows import add_influencer, fetch
 from tests.service import FakeModel, Service
@@ -88,9 +88,7 @@ async def test_health_asks_no_model(api: Api, model: FakeModel) -> None:
     assert model.state()["requests"] == 0
 
 
-async def test_an_open_circuit_degrades_health(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
-) -> None:
+async def test_an_open_circuit_degrades_health(service_with: StartService, user_of: MakeUser, model: FakeModel) -> None:
     service = service_with(BREAKER_FAILURES="2", BREAKER_OPEN_SECONDS="600")
     api = user_of(service)
     conversation = await open_fresh(api, service)
@@ -166,10 +164,6 @@ async def test_a_draining_service_answers_everything_but_new_turns(
     reply = await until(taken_over, what="the turn to be taken over")
     assert (reply["content"], reply["attempt"]) == ("You said: Slow", 2)
     assert len(await api.history(done["id"], include="unfinished")) == 3, "what was refused is not stored"
-
-
-async def asked(model: FakeModel, count: int) -> bool:
-    return model.state()["requests"] >= count
 
 
 # --- figures

@@ -9,22 +9,29 @@ import httpx2
 import pytest
 
 from tests.api.conftest import MakeUser, StartService
-from tests.api.expecting import open_fresh, refused
+from tests.api.expecting import newest, open_fresh, refused
 from tests.client import Api, Event, Json, messages, text_of
 from tests.rows import add_influencer
 from tests.service import FakeModel, Service
 from tests.waiting import until
 
 # Characters of one to four bytes, combining marks, joined emoji, right to left, and what SSE and JSON must escape.
-CHARACTERS = ("Zo", "e\u0308", " 👩‍👩‍", "👧 ", "नम", "स्ते", " שלום", "\n\n", 'data: "x"\r', "\u2028", "🇮", "🇳", "\\u0041 ", "e\u0301nd")
-
-
-async def asked(model: FakeModel, count: int) -> bool:
-    return model.state()["requests"] >= count
-
-
-async def newest(api: Api, conversation_id: str) -> Json:
-    return (await api.history(conversation_id, include="unfinished"))[-1]
+CHARACTERS = (
+    "Zo",
+    "e\u0308",
+    " 👩‍👩‍",
+    "👧 ",
+    "नम",
+    "स्ते",
+    " שלום",
+    "\n\n",
+    'data: "x"\r',
+    "\u2028",
+    "🇮",
+    "🇳",
+    "\\u0041 ",
+    "e\u0301nd",
+)
 
 
 async def begin(api: Api, conversation_id: str, content: str = "Go on") -> tuple["asyncio.Task[httpx2.Response]", Json]:
@@ -88,9 +95,7 @@ async def test_event_ids_count_code_points(api: Api, service: Service, model: Fa
 
 
 @pytest.mark.parametrize("packets", ["event", "pairs", "split_character"])
-async def test_joined_tokens_are_the_stored_text(
-    api: Api, service: Service, model: FakeModel, packets: str
-) -> None:
+async def test_joined_tokens_are_the_stored_text(api: Api, service: Service, model: FakeModel, packets: str) -> None:
     conversation = await open_fresh(api, service)
     model.tell(default={"pieces": CHARACTERS, "packets": packets, "chunk_delay": 0.01})
     events = await api.stream(conversation["id"], "Write")
@@ -318,7 +323,23 @@ async def test_a_finished_reply_is_resumed_at_any_point(api: Api, service: Servi
 
 @pytest.mark.parametrize(
     "last_event_id",
-    ["", "2-0", "0-3", "1-", "1", "-", "x", "1-x", "1--1", "1-999999", "1-99999999999999999999", "1-३", "01-3", "1-1-1", "9" * 4000],
+    [
+        "",
+        "2-0",
+        "0-3",
+        "1-",
+        "1",
+        "-",
+        "x",
+        "1-x",
+        "1--1",
+        "1-999999",
+        "1-99999999999999999999",
+        "1-३",
+        "01-3",
+        "1-1-1",
+        "9" * 4000,
+    ],
 )
 async def test_an_unusable_id_starts_from_the_beginning(api: Api, service: Service, last_event_id: str) -> None:
     _, reply = await tell_a_story(api, service)
@@ -370,18 +391,18 @@ async def test_readers_who_come_at_different_times_read_the_same(api: Api, servi
     pieces = [f"word{number} " for number in range(15)]
     model.tell(default={"pieces": pieces, "chunk_delay": 0.06})
     sending, reply = await begin(api, conversation["id"])
-    readers = []
+    readers, told = [], []
     async with api.streaming("GET", resume_path(reply)) as (_, events):
         async for event in events:  # a new reader with every event of the first one
             readers.append(asyncio.create_task(api.resume(conversation["id"], reply["id"])))
-            last = event
+            told.append(event)
     whole = "".join(pieces)
-    assert last.event == "done"
+    assert told[-1].event == "done"
     assert len(readers) > 5
     for seen in await asyncio.gather(*readers):
         assert (seen[0].event, seen[-1].event) == ("start", "done")
         assert text_of(seen) == whole
-        assert seen[-1].data == last.data
+        assert seen[-1].data == told[-1].data
     assert (await sending).json()["assistant_message"]["content"] == whole
     assert model.state()["requests"] == 1
 
@@ -446,9 +467,10 @@ async def test_a_kill_in_mid_stream_begins_a_new_attempt_from_the_start(
     api = user_of(own_service)
     conversation = await open_fresh(api, own_service)
     model.tell(script=[{"pieces": ["Once", " upon", " a"], "stall_after": 2}])
+    seen: list[Event] = []
     try:
         async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body("A story")) as (_, events):
-            seen = await some(events, 2)
+            seen += await some(events, 2)
             own_service.kill()
             seen += [event async for event in events]
     except httpx2.RemoteProtocolError:

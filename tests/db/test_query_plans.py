@@ -1,6 +1,6 @@
 """Every statement of the hot paths runs on an index: none scans a table, none sorts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from sqlalchemy import Connection, event
 from tests.db.conftest import add_influencer
 from yral_chat.core.clock import now
 from yral_chat.db.database import UnitOfWork
+from yral_chat.db.execution import Executor, Parameters, Statement
 from yral_chat.db.migrations import open_engine
 from yral_chat.services import chat
 from yral_chat.services.turns import accepting, ending
@@ -17,14 +18,25 @@ from yral_chat.services.turns.records import Ending, Limits, NewMessage
 LIMITS = Limits(per_conversation=5, per_user=10, duplicate_window=120_000_000, duplicate_grace=0, lease=60_000_000)
 
 
-class Recorder:
-    """Statements with the parameters that they were run with."""
+class Recorder(Executor):
+    """Notes every statement with the parameters that it was run with."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+        super().__init__(connection)
         self.statements: dict[str, Any] = {}
         self.is_on = True
+        # What goes through SQLAlchemy's own execution, and what through ours.
         event.listen(connection, "before_cursor_execute", self._note)
+
+    def _execute(self, statement: Statement, parameters: Parameters) -> Any:
+        text, constants = statement.on(self.dialect)
+        self._note(None, None, text, {**constants, **parameters}, None, False)
+        return super()._execute(statement, parameters)
+
+    def run_many(self, statement: Statement, rows: Sequence[Parameters]) -> None:
+        text, constants = statement.on(self.dialect)
+        self._note(None, None, text, {**constants, **rows[0]}, None, False)
+        super().run_many(statement, rows)
 
     def _note(self, _c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
         if self.is_on and statement.split(" ", 1)[0] in ("SELECT", "UPDATE", "DELETE", "INSERT", "WITH"):
@@ -34,7 +46,9 @@ class Recorder:
         self.is_on = False
         prefix = "EXPLAIN QUERY PLAN " if self.connection.dialect.name == "sqlite" else "EXPLAIN "
         for statement, parameters in self.statements.items():
-            rows = self.connection.exec_driver_sql(prefix + statement, parameters).all()
+            cursor = self.connection.connection.cursor()
+            cursor.execute(prefix + statement, parameters)
+            rows = cursor.fetchall()
             yield statement, "\n".join(str(row[-1]) for row in rows)
 
 
@@ -42,9 +56,9 @@ class Recorder:
 def recorded(database_url: str) -> Iterator[tuple[Recorder, UnitOfWork]]:
     engine = open_engine(database_url)
     with engine.connect() as connection:
-        uow = UnitOfWork(connection)
-        add_influencer(uow, "bot", owner_id="owner")
         recorder = Recorder(connection)
+        uow = UnitOfWork(recorder)
+        add_influencer(uow, "bot", owner_id="owner")
         yield recorder, uow
     engine.dispose()
 

@@ -144,7 +144,7 @@ async def test_a_full_disk_fails_sends_and_not_the_others(tmp_path: Path) -> Non
         await database.write(add_influencer, "early")
 
         def limit_pages(uow: UnitOfWork) -> None:
-            connection = uow.influencers._connection
+            connection = uow.influencers._executor.connection
             used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             connection.exec_driver_sql(f"PRAGMA max_page_count={used + 2}")
 

@@ -114,8 +114,8 @@ class Person:
                 await choice()
             except CUT as error:
                 self.record.answers[type(error).__name__] += 1
-            if self.rng.random() < 0.3:
-                await asyncio.sleep(self.rng.uniform(0, 0.2))
+            if self.rng.random() < 0.2:
+                await asyncio.sleep(self.rng.uniform(0, 0.1))
 
     # requests
 

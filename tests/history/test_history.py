@@ -24,8 +24,8 @@ from tests.rows import fetch
 from tests.service import Service
 from tests.waiting import until
 
-PEOPLE = 5
-DEVICES = 3
+PEOPLE = 8
+DEVICES = 4
 SOCKETS = 2
 # Longer than any turn may take that was accepted in the last moment, and the jobs behind it.
 REST_SECONDS = 60.0

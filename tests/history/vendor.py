@@ -131,5 +131,5 @@ _WAYS: tuple[list[Way], list[int]] = (
         *(_whole, _slow, _late, _at_the_limit, _error, _blocked_prompt, _blocked_answer, _unfinished, _broken, _cut),
         *(_stalled, _nothing),
     ],
-    [50, 20, 3, 3, 8, 2, 2, 2, 3, 2, 2, 2],
+    [64, 10, 2, 3, 6, 2, 2, 2, 3, 2, 1, 2],
 )

@@ -39,7 +39,7 @@ def add(uow: UnitOfWork, *names: str) -> None:
 
 def make_due(uow: UnitOfWork) -> None:
     """As if the wait of every retry and lease were over."""
-    connection = uow.jobs._connection
+    connection = uow.jobs._executor.connection
     connection.exec_driver_sql("UPDATE jobs SET run_at = 0")
 
 
@@ -86,7 +86,7 @@ async def test_what_cannot_be_done_is_kept_and_not_tried_for_ever(
     assert await runner.run_due() == 0
 
     def kept(uow: UnitOfWork) -> tuple[bool, str]:
-        connection = uow.jobs._connection
+        connection = uow.jobs._executor.connection
         row = connection.exec_driver_sql("SELECT is_dead, last_error FROM jobs").one()
         return bool(row[0]), row[1]
 

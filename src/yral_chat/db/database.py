@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from loguru import logger
-from sqlalchemy import Connection
 
+from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.conversations import ConversationRepository
 from yral_chat.db.repositories.counters import CounterRepository
 from yral_chat.db.repositories.events import EventRepository
@@ -31,41 +31,41 @@ AfterCommit = Callable[[], None]
 class UnitOfWork:
     """The repositories of one connection. A unit of work must not keep it after returning."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
         self._after_commit: list[AfterCommit] = []
 
     @cached_property
     def conversations(self) -> ConversationRepository:
-        return ConversationRepository(self._connection)
+        return ConversationRepository(self._executor)
 
     @cached_property
     def messages(self) -> MessageRepository:
-        return MessageRepository(self._connection)
+        return MessageRepository(self._executor)
 
     @cached_property
     def turns(self) -> TurnRepository:
-        return TurnRepository(self._connection)
+        return TurnRepository(self._executor)
 
     @cached_property
     def influencers(self) -> InfluencerRepository:
-        return InfluencerRepository(self._connection)
+        return InfluencerRepository(self._executor)
 
     @cached_property
     def events(self) -> EventRepository:
-        return EventRepository(self._connection)
+        return EventRepository(self._executor)
 
     @cached_property
     def jobs(self) -> JobRepository:
-        return JobRepository(self._connection)
+        return JobRepository(self._executor)
 
     @cached_property
     def usage(self) -> UsageRepository:
-        return UsageRepository(self._connection)
+        return UsageRepository(self._executor)
 
     @cached_property
     def counters(self) -> CounterRepository:
-        return CounterRepository(self._connection)
+        return CounterRepository(self._executor)
 
     def after_commit(self, callback: AfterCommit) -> None:
         """Runs `callback` on the event loop once this unit is committed, in the order of the commits.

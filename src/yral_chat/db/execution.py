@@ -29,10 +29,14 @@ class Statement:
     Booleans come back as SQLite stores them, 0 and 1: whoever builds an object out of a row says `bool`.
     """
 
-    __slots__ = ("_compiled", "_source")
+    __slots__ = ("_columns", "_compiled", "_source")
 
-    def __init__(self, source: Executable | Mapping[str, Executable]) -> None:
+    def __init__(
+        self, source: Executable | Mapping[str, Executable], *, columns: tuple[str, ...] | None = None
+    ) -> None:
+        """`columns` are those that an insert fills; None: all of the table."""
         self._source = source
+        self._columns = columns
         self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def on(self, dialect: str) -> tuple[str, dict[str, Any]]:
@@ -40,13 +44,14 @@ class Statement:
         found = self._compiled.get(dialect)
         if found is None:
             source = self._source if isinstance(self._source, Executable) else self._source[dialect]
-            compiled = source.compile(dialect=_DIALECTS[dialect])  # type: ignore[attr-defined]
-            assert isinstance(compiled, SQLCompiler)  # noqa: S101 - no DDL comes this way
-            constants = {
-                name: compiled.binds[name].value
-                for name in compiled.binds
-                if not compiled.binds[name].required and compiled.binds[name].value is not None
-            }
+            compiled: SQLCompiler = source.compile(  # type: ignore[attr-defined]
+                dialect=_DIALECTS[dialect],
+                column_keys=self._columns,
+            )
+            wanted = [name for bind, name in compiled.bind_names.items() if bind.required]
+            constants = dict(compiled.construct_params(dict.fromkeys(wanted)))
+            for name in wanted:
+                del constants[name]
             found = self._compiled[dialect] = (str(compiled), constants)
         return found
 
@@ -61,7 +66,7 @@ class UpdateById:
     def of(self, columns: tuple[str, ...]) -> Statement:
         found = self._statements.get(columns)
         if found is None:
-            values = {name: bindparam(f"new_{name}") for name in columns}
+            values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in columns}
             statement = update(self._table).where(self._table.c.id == bindparam("row")).values(values)
             found = self._statements[columns] = Statement(statement)
         return found
@@ -91,10 +96,19 @@ class Executor:
         rows: list[Row] = self._execute(statement, parameters).fetchall()
         return rows
 
-    def scalar(self, statement: Statement, parameters: Parameters) -> Any:
-        """The first column of the first row; None when there is none."""
+    def text(self, statement: Statement, parameters: Parameters) -> str | None:
+        """The text in the first column of the first row."""
         row = self.one(statement, parameters)
         return None if row is None else row[0]
+
+    def number(self, statement: Statement, parameters: Parameters) -> int | None:
+        """The number in the first column of the first row."""
+        row = self.one(statement, parameters)
+        return None if row is None else row[0]
+
+    def count(self, statement: Statement, parameters: Parameters) -> int:
+        """As `number`; 0 where there is none."""
+        return self.number(statement, parameters) or 0
 
     def run(self, statement: Statement, parameters: Parameters) -> int:
         """How many rows it concerned."""

@@ -16,8 +16,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from yral_chat.core.errors import ServiceUnavailable, StorageFull
+from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Work
+from yral_chat.db.execution import Executor
 
 ATTEMPTS = 5
 # https://www.postgresql.org/docs/15/errcodes-appendix.html
@@ -25,6 +26,18 @@ RETRYABLE = frozenset({"40001", "40P01"})
 DISK_FULL = "53100"
 # The key of the advisory lock that says "this database is served": "yralchat" in hexadecimal.
 SERVE_LOCK = 0x7972616C63686174
+
+
+try:
+    from psycopg import Error as _DriverError
+    from psycopg import OperationalError as _LostConnection
+except ImportError:  # without the extra no unit ever runs here: `create_postgres_engine` says what to install
+
+    class _DriverError(Exception):  # type: ignore[no-redef]
+        pass
+
+    class _LostConnection(_DriverError):  # type: ignore[no-redef]
+        pass
 
 
 def driver_url(url: str) -> URL:
@@ -60,27 +73,30 @@ def connect_postgres(engine: Engine, url: str) -> Connection:
 
 def translate(error: Exception) -> Exception:
     """A database failure as the refusal that people read; everything else as it is."""
-    if not isinstance(error, DBAPIError):
+    if isinstance(error, AppError):
         return error
-    if getattr(error.orig, "sqlstate", None) == DISK_FULL:
+    if _state(error) == DISK_FULL:
         return StorageFull()
     if is_disconnect(error):
         return ServiceUnavailable("The database cannot be reached right now", details={"service": "database"})
     return error
 
 
+def _state(error: Exception) -> str | None:
+    """The SQLSTATE of a driver's error, wrapped by SQLAlchemy or not."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
+
+
 def is_disconnect(error: Exception) -> bool:
-    if not isinstance(error, DBAPIError):
+    """Whether the connection is gone, so that the next unit needs a new one."""
+    original = getattr(error, "orig", error)
+    if not isinstance(original, _DriverError):
         return False
-    state = getattr(error.orig, "sqlstate", None) or ""
+    state = _state(error) or ""
     # No state at all: the server never answered. 08 connection, 57P0x shutdown, 53300 too many connections.
-    return (
-        error.connection_invalidated
-        or state in ("53300",)
-        or state[:2] == "08"
-        or state[:4] == "57P0"
-        or (state == "" and type(error.orig).__name__ in ("OperationalError", "ConnectionTimeout"))
-    )
+    if not state:
+        return isinstance(original, _LostConnection)
+    return state == "53300" or state.startswith(("08", "57P0"))
 
 
 class PostgresDatabase:
@@ -157,7 +173,7 @@ class PostgresDatabase:
                 try:
                     if connection is None or uow is None:
                         connection = self._engine.connect()
-                        uow = UnitOfWork(connection)
+                        uow = UnitOfWork(Executor(connection))
                     self._run(connection, uow, work, is_read=is_read)
                     break
                 except Exception as error:  # noqa: BLE001 - the thread must live; the caller gets the error
@@ -180,7 +196,7 @@ class PostgresDatabase:
         """Whether running the unit again cannot do its work twice: not when its COMMIT may have arrived."""
         if is_lost:
             return attempt == 1 and not work.is_committing
-        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        state = _state(error)
         if state in RETRYABLE:
             logger.debug("postgres.unit_repeated", sqlstate=state, attempt=attempt)
             return True

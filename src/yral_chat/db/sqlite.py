@@ -19,11 +19,11 @@ from typing import Any, Concatenate
 from loguru import logger
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Work
+from yral_chat.db.execution import Executor
 
 READERS = 2
 # Units that share one commit. Bounds how long the first of them waits for the last.
@@ -210,7 +210,7 @@ class SQLiteDatabase:
         return future
 
     def _read_forever(self, connection: Connection) -> None:
-        uow = UnitOfWork(connection)
+        uow = UnitOfWork(Executor(connection))
         begin = connection.connection.cursor()
         while (work := self._reads.get()) is not None:
             self._busy += 1
@@ -226,7 +226,7 @@ class SQLiteDatabase:
         connection.close()
 
     def _write_forever(self, connection: Connection) -> None:
-        uow = UnitOfWork(connection)
+        uow = UnitOfWork(Executor(connection))
         while (first := self._writes.get()) is not None:
             self._busy += 1
             group = [first]
@@ -268,7 +268,7 @@ class SQLiteDatabase:
                     # SQLite gave up the whole transaction (full disk, I/O error): the others have to run again.
                     raise
                 raw.execute("ROLLBACK TO unit")
-                if isinstance(error, DBAPIError) and isinstance(translate(error), AppError):
+                if not isinstance(error, AppError) and isinstance(translate(error), AppError):
                     raise  # the disk is full or broken: what follows in this group would fail half-way
                 work.fail(translate(error))
             raw.execute("RELEASE unit")

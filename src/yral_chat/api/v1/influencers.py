@@ -14,7 +14,7 @@ router = APIRouter(prefix="/api/v1/influencers", tags=["influencers"], responses
 PUBLIC = "public, max-age=300"
 PRIVATE = "private, no-store"
 # FastAPI lists the token's scheme; this adds the alternative: none at all.
-TOKEN_IS_OPTIONAL = {"security": [{}]}
+TOKEN_IS_OPTIONAL: dict[str, list[dict[str, list[str]]]] = {"security": [{}]}
 
 
 @router.get("", response_model=InfluencerList, openapi_extra=TOKEN_IS_OPTIONAL)

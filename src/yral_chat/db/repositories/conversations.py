@@ -1,13 +1,22 @@
 """Conversations, each side's view of them, and the inbox."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import Connection, Select, bindparam, case, delete, insert, select, update
+from sqlalchemy import bindparam, case, delete, insert, select, update
 
 from yral_chat.core.clock import to_text
-from yral_chat.core.objects import ConversationSummary, LastMessage, Message
+from yral_chat.core.objects import (
+    ConversationSummary,
+    ConversationType,
+    LastMessage,
+    Message,
+    MessageStatus,
+    MessageType,
+    Role,
+)
+from yral_chat.db.execution import Executor, Row, Statement, UpdateById
 from yral_chat.db.repositories.upserts import for_both
 from yral_chat.db.tables import conversations, influencers, participants, principals
 
@@ -49,11 +58,14 @@ _STORED = select(
     conversations.c.last_seq_shown,
     conversations.c.updated_at,
 ).select_from(conversations.outerjoin(influencers, influencers.c.id == conversations.c.influencer_id))
-_BY_ID = _STORED.where(conversations.c.id == bindparam("id"))
+_ONE_STORED = _STORED.where(conversations.c.id == bindparam("id"))
+_BY_ID = Statement(_ONE_STORED)
 # Locks the conversation's row alone: the influencer's is everybody's.
-_BY_ID_LOCKED = _BY_ID.with_for_update(of=conversations)
-_BY_PAIR = select(conversations.c.id).where(
-    conversations.c.user_id == bindparam("user"), conversations.c.influencer_id == bindparam("influencer")
+_BY_ID_LOCKED = Statement(_ONE_STORED.with_for_update(of=conversations))
+_BY_PAIR = Statement(
+    select(conversations.c.id).where(
+        conversations.c.user_id == bindparam("user"), conversations.c.influencer_id == bindparam("influencer")
+    )
 )
 
 _SUMMARY = select(
@@ -85,27 +97,55 @@ _SUMMARY = select(
 )
 _OF_PRINCIPAL = participants.c.principal_id == bindparam("principal")
 _OF_READER = participants.c.principal_id == bindparam("reader")
-_ONE_SUMMARY = _SUMMARY.where(_OF_PRINCIPAL, participants.c.conversation_id == bindparam("conversation"))
-_NEWEST_FIRST = (participants.c.updated_at.desc(), participants.c.conversation_id)
+_ONE_SUMMARY = Statement(_SUMMARY.where(_OF_PRINCIPAL, participants.c.conversation_id == bindparam("conversation")))
 
-_ADD = for_both(
-    conversations,
-    lambda statement: statement.on_conflict_do_nothing(index_elements=["user_id", "influencer_id"]).returning(
-        conversations.c.id
+
+def _inbox(*, has_type: bool, has_influencer: bool) -> Statement:
+    query = _SUMMARY.where(_OF_PRINCIPAL)
+    if has_type:
+        query = query.where(participants.c.type == bindparam("type"))
+    if has_influencer:
+        query = query.where(conversations.c.influencer_id == bindparam("influencer"))
+    query = query.order_by(participants.c.updated_at.desc(), participants.c.conversation_id)
+    return Statement(query.limit(bindparam("limit")).offset(bindparam("offset")))
+
+
+# By (filtered by type, filtered by influencer).
+_INBOX = {
+    (has_type, has_influencer): _inbox(has_type=has_type, has_influencer=has_influencer)
+    for has_type in (False, True)
+    for has_influencer in (False, True)
+}
+
+_ADDED = ("id", "type", "user_id", "influencer_id", "last_seq", "last_message_time", "message_count", "created_at",
+          "updated_at")  # fmt: skip
+_ADD = Statement(
+    for_both(
+        conversations,
+        lambda statement: statement.on_conflict_do_nothing(index_elements=["user_id", "influencer_id"]).returning(
+            conversations.c.id
+        ),
     ),
+    columns=_ADDED,
 )
-_ADD_PARTICIPANTS = insert(participants)
-_ADD_PRINCIPAL = for_both(principals, lambda statement: statement.on_conflict_do_nothing(index_elements=["id"]))
-_COUNT_AI = (
+_ADD_PARTICIPANTS = Statement(
+    insert(participants), columns=("conversation_id", "principal_id", "type", "unread_count", "updated_at")
+)
+_ADD_PRINCIPAL = Statement(
+    for_both(principals, lambda statement: statement.on_conflict_do_nothing(index_elements=["id"]))
+)
+_COUNT_AI = Statement(
     update(principals)
     .where(principals.c.id == bindparam("principal"))
     .values(ai_conversations=principals.c.ai_conversations + bindparam("change"))
 )
-_COUNTS = select(principals.c.ai_conversations, principals.c.human_conversations).where(
-    principals.c.id == bindparam("principal")
+_COUNTS = Statement(
+    select(principals.c.ai_conversations, principals.c.human_conversations).where(
+        principals.c.id == bindparam("principal")
+    )
 )
-_UPDATE = update(conversations).where(conversations.c.id == bindparam("conversation"))
-_TOUCH_PARTICIPANTS = (
+_UPDATE = UpdateById(conversations)
+_TOUCH_PARTICIPANTS = Statement(
     update(participants)
     .where(participants.c.conversation_id == bindparam("conversation"))
     .values(
@@ -113,15 +153,17 @@ _TOUCH_PARTICIPANTS = (
         unread_count=participants.c.unread_count + case((_OF_READER, bindparam("change")), else_=0),
     )
 )
-_UNREAD = select(participants.c.unread_count).where(
-    participants.c.conversation_id == bindparam("conversation"), _OF_PRINCIPAL
+_UNREAD = Statement(
+    select(participants.c.unread_count).where(
+        participants.c.conversation_id == bindparam("conversation"), _OF_PRINCIPAL
+    )
 )
-_SET_READ = (
+_SET_READ = Statement(
     update(participants)
     .where(participants.c.conversation_id == bindparam("conversation"), _OF_PRINCIPAL)
     .values(unread_count=0, read_at=bindparam("time"))
 )
-_LAST_READ = (
+_LAST_READ = Statement(
     update(conversations)
     .where(
         conversations.c.id == bindparam("conversation"),
@@ -130,10 +172,36 @@ _LAST_READ = (
     )
     .values(last_status="read")
 )
-_DELETE = delete(conversations).where(conversations.c.id == bindparam("conversation"))
+_DELETE = Statement(delete(conversations).where(conversations.c.id == bindparam("conversation")))
 
 
-def _last_message(row: Any) -> LastMessage | None:
+class _SummaryRow(NamedTuple):
+    """The columns of `_SUMMARY`, in their order."""
+
+    id: str
+    type: ConversationType
+    user_id: str
+    influencer_id: str | None
+    message_count: int
+    created_at: int
+    updated_at: int
+    last_id: str | None
+    last_content: str
+    last_role: Role
+    last_type: MessageType
+    last_created_at: int
+    last_status: MessageStatus
+    last_sender_id: str | None
+    unread_count: int
+    name: str
+    display_name: str
+    avatar_url: str
+    category: str
+    status: str
+    suggested_messages: str
+
+
+def _last_message(row: _SummaryRow) -> LastMessage | None:
     if row.last_id is None:
         return None
     return {
@@ -148,8 +216,8 @@ def _last_message(row: Any) -> LastMessage | None:
     }
 
 
-def _to_summary(row: Any) -> ConversationSummary:
-    is_ai = row.type == "ai_chat"
+def _to_summary(columns: Row) -> ConversationSummary:
+    row = _SummaryRow._make(columns)
     return {
         "id": row.id,
         "conversation_type": row.type,
@@ -164,7 +232,7 @@ def _to_summary(row: Any) -> ConversationSummary:
             "is_online": row.status == "active",
             "suggested_messages": orjson.loads(row.suggested_messages),
         }
-        if is_ai
+        if row.influencer_id is not None
         else None,
         "user": None,
         "created_at": to_text(row.created_at),
@@ -179,9 +247,8 @@ def _to_summary(row: Any) -> ConversationSummary:
 class ConversationRepository:
     """Rows of `conversations` and `participants`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._dialect = connection.dialect.name
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
 
     def find(self, conversation_id: str) -> StoredConversation | None:
         return self._one(_BY_ID, conversation_id)
@@ -190,12 +257,12 @@ class ConversationRepository:
         """As `find`, and nobody else changes this conversation until the unit ends."""
         return self._one(_BY_ID_LOCKED, conversation_id)
 
-    def _one(self, query: Select[Any], conversation_id: str) -> StoredConversation | None:
-        row: Any = self._connection.execute(query, {"id": conversation_id}).first()
+    def _one(self, query: Statement, conversation_id: str) -> StoredConversation | None:
+        row: Any = self._executor.one(query, {"id": conversation_id})
         return None if row is None else StoredConversation(*row)
 
     def find_id(self, user_id: str, influencer_id: str) -> str | None:
-        return self._connection.execute(_BY_PAIR, {"user": user_id, "influencer": influencer_id}).scalar()
+        return self._executor.text(_BY_PAIR, {"user": user_id, "influencer": influencer_id})
 
     def add_ai(self, conversation_id: str, user_id: str, influencer_id: str, time: int) -> bool:
         """Adds an empty AI conversation with both sides; False when the pair has one already."""
@@ -210,10 +277,10 @@ class ConversationRepository:
             "created_at": time,
             "updated_at": time,
         }
-        if self._connection.execute(_ADD[self._dialect], row).scalar() is None:
+        if self._executor.text(_ADD, row) is None:
             return False
         sides = (user_id, influencer_id)
-        self._connection.execute(
+        self._executor.run_many(
             _ADD_PARTICIPANTS,
             [
                 {
@@ -231,13 +298,13 @@ class ConversationRepository:
 
     def _count_ai(self, user_id: str, change: int) -> None:
         person = {"id": user_id, "ai_conversations": 0, "human_conversations": 0, "last_event_seq": 0}
-        self._connection.execute(_ADD_PRINCIPAL[self._dialect], person)
-        self._connection.execute(_COUNT_AI, {"principal": user_id, "change": change})
+        self._executor.run(_ADD_PRINCIPAL, person)
+        self._executor.run(_COUNT_AI, {"principal": user_id, "change": change})
 
     def find_summary(self, conversation_id: str, principal_id: str) -> ConversationSummary | None:
         """One side's view, with the influencer's suggestions."""
         parameters = {"conversation": conversation_id, "principal": principal_id}
-        row = self._connection.execute(_ONE_SUMMARY, parameters).first()
+        row = self._executor.one(_ONE_SUMMARY, parameters)
         return None if row is None else _to_summary(row)
 
     def list_inbox(
@@ -250,44 +317,41 @@ class ConversationRepository:
         offset: int,
     ) -> list[ConversationSummary]:
         """One side's conversations, newest first; `type_` None means all. One indexed query."""
-        query: Select[Any] = _SUMMARY.where(_OF_PRINCIPAL)
         parameters: dict[str, Any] = {"principal": principal_id, "limit": limit, "offset": offset}
         if type_ is not None:
-            query = query.where(participants.c.type == bindparam("type"))
             parameters["type"] = type_
         if influencer_id is not None:
-            query = query.where(conversations.c.influencer_id == bindparam("influencer"))
             parameters["influencer"] = influencer_id
-        query = query.order_by(*_NEWEST_FIRST).limit(bindparam("limit")).offset(bindparam("offset"))
-        return [_to_summary(row) for row in self._connection.execute(query, parameters)]
+        statement = _INBOX[type_ is not None, influencer_id is not None]
+        return [_to_summary(row) for row in self._executor.all(statement, parameters)]
 
     def count(self, principal_id: str) -> tuple[int, int]:
         """(AI, human) conversations of a person, from maintained counters."""
-        row = self._connection.execute(_COUNTS, {"principal": principal_id}).first()
+        row = self._executor.one(_COUNTS, {"principal": principal_id})
         return (0, 0) if row is None else (row[0], row[1])
 
     def update(self, conversation_id: str, **values: Any) -> None:
-        self._connection.execute(_UPDATE.values(values), {"conversation": conversation_id})
+        self._executor.update(_UPDATE, conversation_id, values)
 
     def touch(self, conversation_id: str, time: int, *, reader: str = "", unread: int = 0) -> None:
         """Moves the conversation to the front of both sides' inboxes; `reader` has `unread` more to read."""
         parameters = {"conversation": conversation_id, "time": time, "reader": reader, "change": unread}
-        self._connection.execute(_TOUCH_PARTICIPANTS, parameters)
+        self._executor.run(_TOUCH_PARTICIPANTS, parameters)
 
     def count_unread(self, conversation_id: str, principal_id: str) -> int:
         parameters = {"conversation": conversation_id, "principal": principal_id}
-        count: int = self._connection.execute(_UNREAD, parameters).scalar_one()
+        count: int = self._executor.count(_UNREAD, parameters)
         return count
 
     def mark_read(self, conversation_id: str, principal_id: str, side: str, time: int) -> None:
         """`principal_id` has read everything that `side` (the other one's role) has said."""
         parameters = {"conversation": conversation_id, "principal": principal_id, "time": time}
-        self._connection.execute(_SET_READ, parameters)
-        self._connection.execute(_LAST_READ, {"conversation": conversation_id, "side": side})
+        self._executor.run(_SET_READ, parameters)
+        self._executor.run(_LAST_READ, {"conversation": conversation_id, "side": side})
 
     def delete_ai(self, conversation: StoredConversation) -> None:
         """The conversation goes with its messages, turns and sides; the person's count follows."""
-        self._connection.execute(_DELETE, {"conversation": conversation.id})
+        self._executor.run(_DELETE, {"conversation": conversation.id})
         self._count_ai(conversation.user_id, -1)
 
 

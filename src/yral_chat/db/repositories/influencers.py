@@ -4,10 +4,11 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import Influencer
+from yral_chat.db.execution import Executor, Row, Statement, UpdateById
 from yral_chat.db.tables import influencers
 
 ACTIVE, COMING_SOON, DISCONTINUED = 0, 1, 2
@@ -62,45 +63,50 @@ class StoredInfluencer(msgspec.Struct, frozen=True):
 
 
 _ALL = select(*(influencers.c[name] for name in StoredInfluencer.__struct_fields__))
-_BY_ID = _ALL.where(influencers.c.id == bindparam("id"))
-_OWNER = select(influencers.c.owner_id).where(influencers.c.id == bindparam("id"))
-_LISTED = (
+_BY_ID = Statement(_ALL.where(influencers.c.id == bindparam("id")))
+_OWNER = Statement(select(influencers.c.owner_id).where(influencers.c.id == bindparam("id")))
+_LISTED = Statement(
     _ALL.where(influencers.c.status_rank < DISCONTINUED)
     .order_by(influencers.c.status_rank, influencers.c.created_at.desc(), influencers.c.id)
     .limit(bindparam("limit"))
     .offset(bindparam("offset"))
 )
-_COUNT_LISTED = select(func.count()).where(influencers.c.status_rank < DISCONTINUED)
-_TRENDING = (
+_COUNT_LISTED = Statement(select(func.count()).where(influencers.c.status_rank < DISCONTINUED))
+_TRENDING = Statement(
     _ALL.where(influencers.c.status_rank == ACTIVE)
     .order_by(influencers.c.message_count.desc(), influencers.c.created_at.desc(), influencers.c.id)
     .limit(bindparam("limit"))
     .offset(bindparam("offset"))
 )
-_COUNT_ACTIVE = select(func.count()).where(influencers.c.status_rank == ACTIVE)
-_OWNED = (
+_COUNT_ACTIVE = Statement(select(func.count()).where(influencers.c.status_rank == ACTIVE))
+_OWNED = Statement(
     select(influencers.c.id)
     .where(influencers.c.owner_id == bindparam("owner"), influencers.c.status_rank < DISCONTINUED)
     .order_by(influencers.c.created_at, influencers.c.id)
 )
-_SEEDS = select(influencers.c.id, influencers.c.seed_hash, influencers.c.owner_id)
+_SEEDS = Statement(select(influencers.c.id, influencers.c.seed_hash, influencers.c.owner_id))
 _ADD = insert(influencers)
-_UPDATE = update(influencers).where(influencers.c.id == bindparam("influencer"))
+_UPDATE = UpdateById(influencers)
+
+
+def _to_influencer(row: Row) -> StoredInfluencer:
+    influencer = StoredInfluencer(*row)
+    return msgspec.structs.replace(influencer, is_nsfw=bool(influencer.is_nsfw))
 
 
 class InfluencerRepository:
     """Rows of `influencers`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
 
     def find(self, influencer_id: str) -> StoredInfluencer | None:
-        row = self._connection.execute(_BY_ID, {"id": influencer_id}).first()
-        return None if row is None else StoredInfluencer(*row)
+        row = self._executor.one(_BY_ID, {"id": influencer_id})
+        return None if row is None else _to_influencer(row)
 
     def find_owner(self, influencer_id: str) -> str | None:
         """The owner's id; None for catalogue influencers and unknown ids."""
-        return self._connection.execute(_OWNER, {"id": influencer_id}).scalar()
+        return self._executor.text(_OWNER, {"id": influencer_id})
 
     def list_listed(self, limit: int, offset: int) -> list[StoredInfluencer]:
         """Not discontinued; active before coming soon, newest first."""
@@ -111,25 +117,25 @@ class InfluencerRepository:
         return self._list(_TRENDING, limit, offset)
 
     def count_listed(self) -> int:
-        return self._connection.execute(_COUNT_LISTED).scalar_one()
+        return self._executor.count(_COUNT_LISTED, {})
 
     def count_active(self) -> int:
-        return self._connection.execute(_COUNT_ACTIVE).scalar_one()
+        return self._executor.count(_COUNT_ACTIVE, {})
 
     def list_owned_ids(self, owner_id: str) -> list[str]:
         """Of bots that are not discontinued, oldest first."""
-        return list(self._connection.execute(_OWNED, {"owner": owner_id}).scalars())
+        return [row[0] for row in self._executor.all(_OWNED, {"owner": owner_id})]
 
     def list_seeds(self) -> dict[str, tuple[str | None, str | None]]:
         """(seed hash, owner) by id."""
-        return {row.id: (row.seed_hash, row.owner_id) for row in self._connection.execute(_SEEDS)}
+        return {row[0]: (row[1], row[2]) for row in self._executor.all(_SEEDS, {})}
 
     def add(self, row: dict[str, Any]) -> None:
-        self._connection.execute(_ADD, row)
+        self._executor.connection.execute(_ADD, row)
 
     def update(self, influencer_id: str, **values: Any) -> None:
-        self._connection.execute(_UPDATE.values(values), {"influencer": influencer_id})
+        self._executor.update(_UPDATE, influencer_id, values)
 
-    def _list(self, query: Any, limit: int, offset: int) -> list[StoredInfluencer]:
-        rows = self._connection.execute(query, {"limit": limit, "offset": offset})
-        return [StoredInfluencer(*row) for row in rows]
+    def _list(self, query: Statement, limit: int, offset: int) -> list[StoredInfluencer]:
+        rows = self._executor.all(query, {"limit": limit, "offset": offset})
+        return [_to_influencer(row) for row in rows]

@@ -4,10 +4,11 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from yral_chat.core.clock import now
 from yral_chat.core.ids import new_id
+from yral_chat.db.execution import Executor, Statement
 from yral_chat.db.tables import jobs
 
 
@@ -20,38 +21,36 @@ class Job(msgspec.Struct, frozen=True):
     attempts: int
 
 
-_ADD = insert(jobs)
-_DUE = (
+_ADD = Statement(insert(jobs), columns=("id", "name", "payload", "attempts", "run_at", "is_dead", "created_at"))
+_DUE = Statement(
     select(jobs.c.id, jobs.c.name, jobs.c.payload, jobs.c.attempts)
     .where(jobs.c.is_dead.is_(False), jobs.c.run_at <= bindparam("time"))
     .order_by(jobs.c.run_at, jobs.c.id)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
-_LEASE = (
-    update(jobs)
-    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
-    .values(attempts=jobs.c.attempts + 1, run_at=bindparam("until"))
+_LEASE = Statement(
+    update(jobs).where(jobs.c.id == bindparam("job")).values(attempts=jobs.c.attempts + 1, run_at=bindparam("until"))
 )
-_DELETE = delete(jobs).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
-_RETRY = (
+_DELETE = Statement(delete(jobs).where(jobs.c.id == bindparam("job")))
+_RETRY = Statement(
     update(jobs)
     .where(jobs.c.id == bindparam("job"))
     .values(run_at=bindparam("at"), last_error=bindparam("reason"), is_dead=bindparam("given_up"))
 )
-_NEXT = select(func.min(jobs.c.run_at)).where(jobs.c.is_dead.is_(False))
+_NEXT = Statement(select(func.min(jobs.c.run_at)).where(jobs.c.is_dead.is_(False)))
 
 
 class JobRepository:
     """Rows of `jobs`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
 
     def add(self, name: str, payload: dict[str, Any], *, run_at: int | None = None) -> None:
         """Queues one run of the job `name`, now or not before `run_at` (microseconds)."""
         time = now()
-        self._connection.execute(
+        self._executor.run(
             _ADD,
             {
                 "id": new_id(),
@@ -66,20 +65,20 @@ class JobRepository:
 
     def lease_due(self, lease_until: int, most: int) -> list[Job]:
         """Takes up to `most` due jobs; they become due again at `lease_until` unless they are deleted before."""
-        rows = self._connection.execute(_DUE, {"time": now(), "most": most}).all()
+        rows = self._executor.all(_DUE, {"time": now(), "most": most})
         if not rows:
             return []
-        self._connection.execute(_LEASE, {"ids": [row.id for row in rows], "until": lease_until})
-        return [Job(row.id, row.name, orjson.loads(row.payload), row.attempts + 1) for row in rows]
+        self._executor.run_many(_LEASE, [{"job": row[0], "until": lease_until} for row in rows])
+        return [Job(job_id, name, orjson.loads(payload), attempts + 1) for job_id, name, payload, attempts in rows]
 
     def delete(self, *job_ids: str) -> int:
         """Done. Returns how many there were: in the same unit as its effect, this makes a job happen once."""
-        return self._connection.execute(_DELETE, {"ids": list(job_ids)}).rowcount
+        return sum(self._executor.run(_DELETE, {"job": job_id}) for job_id in job_ids)
 
     def retry(self, job_id: str, *, run_at: int, error: str, is_dead: bool) -> None:
         parameters = {"job": job_id, "at": run_at, "reason": error[:500], "given_up": is_dead}
-        self._connection.execute(_RETRY, parameters)
+        self._executor.run(_RETRY, parameters)
 
     def next_run_at(self) -> int | None:
         """When the next job is due, in microseconds."""
-        return self._connection.execute(_NEXT).scalar()
+        return self._executor.number(_NEXT, {})

@@ -3,10 +3,11 @@
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, or_, select, update
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import FAILURES, ErrorCode, Message, MessageStatus, Role
+from yral_chat.db.execution import Executor, Row, Statement, UpdateById
 from yral_chat.db.tables import conversations, messages
 
 # What the wire shows of a row, in the order in which `to_message` reads it.
@@ -57,7 +58,7 @@ class StoredMessage(msgspec.Struct, frozen=True):
     is_listed: bool
 
 
-def to_message(row: Row[Any] | tuple[Any, ...]) -> Message:
+def to_message(row: Row) -> Message:
     """The wire's message out of a row that begins with `_SHOWN`."""
     (
         message_id, conversation_id, seq, role, origin, message_type, content, status, sender_id,
@@ -88,17 +89,18 @@ def to_message(row: Row[Any] | tuple[Any, ...]) -> Message:
     }
 
 
-def _to_stored(row: Row[Any]) -> StoredMessage:
+def _to_stored(row: Row) -> StoredMessage:
+    created_at, completed_at, body_hash, is_handed_over, last_attempt, provider, model, is_listed = row[14:]
     return StoredMessage(
         message=to_message(row),
-        created_at=row.created_at,
-        completed_at=row.completed_at,
-        body_hash=row.body_hash,
-        is_handed_over=row.is_handed_over,
-        last_attempt=row.last_attempt,
-        provider=row.provider,
-        model=row.model,
-        is_listed=row.is_listed,
+        created_at=created_at,
+        completed_at=completed_at,
+        body_hash=body_hash,
+        is_handed_over=bool(is_handed_over),
+        last_attempt=last_attempt,
+        provider=provider,
+        model=model,
+        is_listed=bool(is_listed),
     )
 
 
@@ -118,32 +120,61 @@ def _from_values(values: dict[str, Any]) -> StoredMessage:
 
 _STORED = select(*_SHOWN, *_HIDDEN)
 _IN_CONVERSATION = messages.c.conversation_id == bindparam("conversation")
-_BY_ID = _STORED.where(_IN_CONVERSATION, messages.c.id == bindparam("id"))
-_BY_KEY = _STORED.where(
-    _IN_CONVERSATION,
-    messages.c.sender_id == bindparam("sender"),
-    messages.c.client_message_id == bindparam("key"),
+_BY_ID = Statement(_STORED.where(_IN_CONVERSATION, messages.c.id == bindparam("id")))
+_BY_KEY = Statement(
+    _STORED.where(
+        _IN_CONVERSATION,
+        messages.c.sender_id == bindparam("sender"),
+        messages.c.client_message_id == bindparam("key"),
+    )
 )
-_REPLY_TO = _STORED.where(messages.c.reply_to == bindparam("user_message"))
+_REPLY_TO = Statement(_STORED.where(messages.c.reply_to == bindparam("user_message")))
 # Newest first. A turn adds two rows, so the sender's newest is among the first few.
-_NEWEST_BY = (
+_NEWEST_BY = Statement(
     _STORED.where(_IN_CONVERSATION, messages.c.sender_id == bindparam("sender"))
     .order_by(messages.c.seq.desc())
     .limit(1)
 )
-_NEWEST_MODEL_REPLY = (
+_NEWEST_MODEL_REPLY = Statement(
     _STORED.where(_IN_CONVERSATION, messages.c.origin == "model").order_by(messages.c.seq.desc()).limit(1)
 )
-_HAS_USER_MESSAGE_AFTER = (
+_HAS_USER_MESSAGE_AFTER = Statement(
     select(messages.c.id).where(_IN_CONVERSATION, messages.c.seq > bindparam("seq"), messages.c.role == "user").limit(1)
 )
-_ADD = insert(messages)
-_SEQ_OF = select(messages.c.seq).where(_IN_CONVERSATION, messages.c.id == bindparam("id"))
+_ADDED = (
+    *(column.name for column in _SHOWN if column.name not in ("error_code", "token_count")),
+    "body_hash",
+    "is_handed_over",
+    "last_attempt",
+    "is_listed",
+)
+_ADD = Statement(insert(messages), columns=_ADDED)
+_SEQ_OF = Statement(select(messages.c.seq).where(_IN_CONVERSATION, messages.c.id == bindparam("id")))
 _LISTED = messages.c.is_listed.is_(True)
 _LISTED_PAGE = select(*_SHOWN).where(_IN_CONVERSATION, _LISTED)
 _FULL_PAGE = select(*_SHOWN).where(_IN_CONVERSATION)
-_COUNT_UNFINISHED = select(func.count()).where(_IN_CONVERSATION, messages.c.is_listed.is_(False))
-_RECENT = _LISTED_PAGE.order_by(messages.c.seq.desc()).limit(RECENT)
+_NEWEST_FIRST, _OLDEST_FIRST = messages.c.seq.desc(), messages.c.seq.asc()
+# By (with unfinished rows, oldest first), and by (with unfinished rows, on the older side).
+_PAGES = {
+    (is_complete, is_ascending): Statement(
+        rows.order_by(_OLDEST_FIRST if is_ascending else _NEWEST_FIRST)
+        .limit(bindparam("limit"))
+        .offset(bindparam("offset"))
+    )
+    for is_complete, rows in ((False, _LISTED_PAGE), (True, _FULL_PAGE))
+    for is_ascending in (False, True)
+}
+_BESIDE = {
+    (is_complete, is_older): Statement(
+        rows.where(messages.c.seq < bindparam("seq") if is_older else messages.c.seq > bindparam("seq"))
+        .order_by(_NEWEST_FIRST if is_older else _OLDEST_FIRST)
+        .limit(bindparam("limit"))
+    )
+    for is_complete, rows in ((False, _LISTED_PAGE), (True, _FULL_PAGE))
+    for is_older in (False, True)
+}
+_COUNT_UNFINISHED = Statement(select(func.count()).where(_IN_CONVERSATION, messages.c.is_listed.is_(False)))
+_RECENT = Statement(_LISTED_PAGE.order_by(messages.c.seq.desc()).limit(RECENT))
 _inner = messages.alias("inner")
 _TENTH_NEWEST = (
     select(_inner.c.seq)
@@ -163,48 +194,57 @@ _RECENT_OF_MANY = (
         messages.c.seq >= func.coalesce(_TENTH_NEWEST, 0),
     )
 )
+
+
+def _has_status(*statuses: MessageStatus) -> ColumnElement[bool]:
+    # Not IN: its list is expanded at each execution, and these statements have a fixed text.
+    return or_(*(messages.c.status == status for status in statuses))
+
+
 # What may be shown to a model: user messages and finished replies, help texts excepted (contract section 5.2).
-_FOR_PROMPT = (
+_FOR_PROMPT = Statement(
     select(messages.c.role, messages.c.content)
     .where(
         _IN_CONVERSATION,
         _LISTED,
         messages.c.seq < bindparam("before"),
         messages.c.origin != "safety",
-        (messages.c.role == "user") | ((messages.c.role == "assistant") & messages.c.status.in_(("delivered", "read"))),
+        (messages.c.role == "user") | ((messages.c.role == "assistant") & _has_status("delivered", "read")),
     )
     .order_by(messages.c.seq.desc())
     .limit(bindparam("limit"))
 )
-_LAST_FINAL = (
+_LAST_FINAL = Statement(
     _STORED.where(
         _IN_CONVERSATION,
         _LISTED,
         messages.c.role != "system",
-        messages.c.status.in_(("delivered", "read", "cancelled")),
+        _has_status("delivered", "read", "cancelled"),
     )
     .order_by(messages.c.seq.desc())
     .limit(1)
 )
-_UPDATE = update(messages).where(messages.c.id == bindparam("message"))
-_MARK_READ = (
+_UPDATE = UpdateById(messages)
+_MARK_READ = Statement(
     update(messages).where(_IN_CONVERSATION, messages.c.role == bindparam("side"), _DELIVERED).values(status="read")
 )
-_SAVE_PARTIAL = _UPDATE.where(messages.c.status.in_(("pending", "streaming"))).values(
-    status="streaming", content=bindparam("text")
+_SAVE_PARTIAL = Statement(
+    update(messages)
+    .where(messages.c.id == bindparam("message"), _has_status("pending", "streaming"))
+    .values(status="streaming", content=bindparam("text"))
 )
-_HAND_OVER = update(messages).where(messages.c.id.in_(bindparam("ids", expanding=True))).values(is_handed_over=True)
+_HAND_OVER = Statement(update(messages).where(messages.c.id == bindparam("message")).values(is_handed_over=True))
 
 
 class MessageRepository:
     """Rows of `messages`. Lists come as wire objects; single rows as `StoredMessage`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
 
     def add(self, *rows: dict[str, Any]) -> list[StoredMessage]:
         """Adds complete rows and returns them as they are stored."""
-        self._connection.execute(_ADD, list(rows))
+        self._executor.run_many(_ADD, rows)
         return [_from_values(row) for row in rows]
 
     def find(self, conversation_id: str, message_id: str) -> StoredMessage | None:
@@ -228,40 +268,35 @@ class MessageRepository:
 
     def has_user_message_after(self, conversation_id: str, seq: int) -> bool:
         parameters = {"conversation": conversation_id, "seq": seq}
-        return self._connection.execute(_HAS_USER_MESSAGE_AFTER, parameters).first() is not None
+        return self._executor.one(_HAS_USER_MESSAGE_AFTER, parameters) is not None
 
     def list_page(
         self, conversation_id: str, *, limit: int, offset: int, is_ascending: bool, is_complete: bool
     ) -> list[Message]:
         """A page by offset; `is_complete` adds the unfinished rows."""
-        query = _FULL_PAGE if is_complete else _LISTED_PAGE
-        order = messages.c.seq.asc() if is_ascending else messages.c.seq.desc()
-        query = query.order_by(order).limit(bindparam("limit")).offset(bindparam("offset"))
         parameters = {"conversation": conversation_id, "limit": limit, "offset": offset}
-        return [to_message(row) for row in self._connection.execute(query, parameters)]
+        rows = self._executor.all(_PAGES[is_complete, is_ascending], parameters)
+        return [to_message(row) for row in rows]
 
     def list_beside(
         self, conversation_id: str, seq: int, *, limit: int, is_older: bool, is_complete: bool
     ) -> tuple[list[Message], bool]:
         """The `limit` rows nearest to `seq` on one side, nearest first, and whether more lie beyond."""
-        query = _FULL_PAGE if is_complete else _LISTED_PAGE
-        beside = messages.c.seq < bindparam("seq") if is_older else messages.c.seq > bindparam("seq")
-        order = messages.c.seq.desc() if is_older else messages.c.seq.asc()
-        query = query.where(beside).order_by(order).limit(bindparam("limit"))
         parameters = {"conversation": conversation_id, "seq": seq, "limit": limit + 1}
-        found = [to_message(row) for row in self._connection.execute(query, parameters)]
+        found = [to_message(row) for row in self._executor.all(_BESIDE[is_complete, is_older], parameters)]
         return found[:limit], len(found) > limit
 
     def list_recent(self, conversation_id: str) -> list[Message]:
         """The newest ten, newest first."""
-        return [to_message(row) for row in self._connection.execute(_RECENT, {"conversation": conversation_id})]
+        return [to_message(row) for row in self._executor.all(_RECENT, {"conversation": conversation_id})]
 
     def list_recent_of(self, conversation_ids: list[str]) -> dict[str, list[Message]]:
         """The newest ten of each, newest first, in one query."""
         recent: dict[str, list[Message]] = {conversation_id: [] for conversation_id in conversation_ids}
         if conversation_ids:
-            for row in self._connection.execute(_RECENT_OF_MANY, {"conversations": conversation_ids}):
-                recent[row.conversation_id].append(to_message(row))
+            rows = self._executor.connection.execute(_RECENT_OF_MANY, {"conversations": conversation_ids})
+            for row in rows:
+                recent[row.conversation_id].append(to_message(tuple(row)))
         for found in recent.values():
             found.sort(key=lambda message: -message["sequence"])
         return recent
@@ -269,35 +304,34 @@ class MessageRepository:
     def list_for_prompt(self, conversation_id: str, *, before_seq: int, limit: int) -> list[tuple[Role, str]]:
         """(role, content) of the newest `limit` messages below `before_seq` that a model may see, oldest first."""
         parameters = {"conversation": conversation_id, "before": before_seq, "limit": limit}
-        rows = self._connection.execute(_FOR_PROMPT, parameters).all()
+        rows = self._executor.all(_FOR_PROMPT, parameters)
         return [(role, content) for role, content in reversed(rows)]
 
     def count_unfinished(self, conversation_id: str) -> int:
-        return self._connection.execute(_COUNT_UNFINISHED, {"conversation": conversation_id}).scalar_one()
+        return self._executor.count(_COUNT_UNFINISHED, {"conversation": conversation_id})
 
     def find_seq(self, conversation_id: str, message_id: str) -> int | None:
         parameters = {"conversation": conversation_id, "id": message_id}
-        return self._connection.execute(_SEQ_OF, parameters).scalar()
+        return self._executor.number(_SEQ_OF, parameters)
 
     def update(self, message_id: str, **values: Any) -> None:
-        self._connection.execute(_UPDATE.values(values), {"message": message_id})
+        self._executor.update(_UPDATE, message_id, values)
 
     def save_partial(self, texts: dict[str, str]) -> None:
         """Notes how far running replies have come, by message id."""
         if texts:
             rows = [{"message": message_id, "text": content} for message_id, content in texts.items()]
-            self._connection.execute(_SAVE_PARTIAL, rows)
+            self._executor.run_many(_SAVE_PARTIAL, rows)
 
     def mark_read(self, conversation_id: str, side: Role) -> int:
         """Marks every delivered message of `side` as read; returns how many were."""
-        result = self._connection.execute(_MARK_READ, {"conversation": conversation_id, "side": side})
-        return result.rowcount
+        return self._executor.run(_MARK_READ, {"conversation": conversation_id, "side": side})
 
     def mark_handed_over(self, message_ids: list[str]) -> None:
-        self._connection.execute(_HAND_OVER, {"ids": message_ids})
+        self._executor.run_many(_HAND_OVER, [{"message": message_id} for message_id in message_ids])
 
-    def _one(self, query: Any, **parameters: str) -> StoredMessage | None:
-        row = self._connection.execute(query, parameters).first()
+    def _one(self, query: Statement, **parameters: str) -> StoredMessage | None:
+        row = self._executor.one(query, parameters)
         return None if row is None else _to_stored(row)
 
 

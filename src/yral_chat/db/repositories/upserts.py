@@ -7,9 +7,7 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import Insert
 
-Statements = dict[str, Insert]
 
-
-def for_both(table: Table, build: Callable[[Any], Insert]) -> Statements:
+def for_both(table: Table, build: Callable[[Any], Insert]) -> dict[str, Insert]:
     """The statement that `build` makes of a dialect's insert, by dialect name."""
     return {"sqlite": build(sqlite.insert(table)), "postgresql": build(postgresql.insert(table))}

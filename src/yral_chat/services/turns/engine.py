@@ -24,7 +24,7 @@ from yral_chat.core.errors import (
 from yral_chat.core.ids import new_id
 from yral_chat.core.logging import correlation_id
 from yral_chat.core.metrics import Metrics
-from yral_chat.core.objects import Message
+from yral_chat.core.objects import RUNNING, Message
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub
@@ -32,7 +32,7 @@ from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.prompts import History, compose
 from yral_chat.services.turns import ending
 from yral_chat.services.turns.records import Accepted, Ending
-from yral_chat.services.turns.results import TurnResult, deleted, handed_back, result_of
+from yral_chat.services.turns.results import TurnResult, deleted, handed_back, result_of, stored_result
 from yral_chat.services.turns.running import RunningTurn, generate
 
 SAVE_SECONDS = 0.5  # how often running texts are stored; contract section 5.2 allows a lag of 1 s
@@ -75,13 +75,15 @@ class TurnEngine:
         self._handed_over: set[str] = set()  # received replies whose rows do not say so yet
         self._maintenance: asyncio.Task[None] | None = None
         self.is_draining = False
+        self._has_drained = False
 
     async def start(self) -> None:
         """Takes over what an earlier process left behind; this one is the only one."""
         orphans = await self._database.write(lambda uow: uow.turns.orphan_all())
         if orphans:
             logger.info("turns.orphaned", count=orphans)
-        await self._sweep()
+        while await self._sweep():
+            pass
         self._maintenance = asyncio.create_task(self._maintain(), name="turns.maintain")
 
     async def drain(self, grace_seconds: float) -> None:
@@ -90,6 +92,7 @@ class TurnEngine:
         if self._running:
             logger.info("turns.draining", running=len(self._running), grace_seconds=grace_seconds)
         await self._wait_for_running(grace_seconds)
+        self._has_drained = True
         for running in list(self._running.values()):
             running.stop("handed_back")
         await self._wait_for_running(HAND_BACK_SECONDS)
@@ -149,10 +152,16 @@ class TurnEngine:
     # running
 
     def _launch(self, turn: StoredTurn, user_message: Message, influencer_id: str, correlation: str) -> None:
+        if (before := self._running.get(turn.id)) is not None:
+            # Its end is committed, but that is told here only after this: its listeners must not hear this attempt.
+            self._leave(before, handed_back(before.stream.user_message))
+        self._handed_over.discard(turn.id)  # somebody has received the last attempt, nobody this one
         stream = self._hub.open_reply(user_message, turn.id, turn.attempt)
         running = RunningTurn(turn, influencer_id, stream, correlation)
         self._running[turn.id] = running
         self._metrics.turns_in_progress.inc()
+        if self._has_drained:
+            running.stop("handed_back")  # accepted in the last moment: the next process answers it
         running.task = asyncio.create_task(self._run(running), name=f"turn {turn.id}")
 
     async def _run(self, running: RunningTurn) -> None:
@@ -287,8 +296,20 @@ class TurnEngine:
             uow.after_commit(self._wake_jobs)
         if running is not None:
             user_message = running.stream.user_message
-            result = deleted(user_message) if ended is None else result_of(user_message, ended.reply, outcome)
+            result = (
+                self._ended_elsewhere(uow, turn, user_message)
+                if ended is None
+                else result_of(user_message, ended.reply, outcome)
+            )
             uow.after_commit(lambda: self._leave(running, result))
+
+    @staticmethod
+    def _ended_elsewhere(uow: UnitOfWork, turn: StoredTurn, user_message: Message) -> TurnResult:
+        """What there is to tell when this attempt was ended by somebody else, or by a commit whose answer was lost."""
+        reply = uow.messages.find(turn.conversation_id, turn.id)
+        if reply is None:
+            return deleted(user_message)
+        return handed_back(user_message) if reply.message["status"] in RUNNING else stored_result(user_message, reply)
 
     def _tell(self, turn: StoredTurn, ended: ending.Ended) -> None:
         self._publish_typing(turn, ended.reply.message["sender_id"], is_typing=False)
@@ -319,11 +340,11 @@ class TurnEngine:
         while True:
             await asyncio.sleep(SAVE_SECONDS)
             try:
+                if time.monotonic() >= next_renewal:
+                    await self._renew()
+                    next_renewal = time.monotonic() + renewal_seconds
                 await self._save_partial()
                 await self._save_handed_over()
-                if time.monotonic() >= next_renewal:
-                    next_renewal = time.monotonic() + renewal_seconds
-                    await self._renew()
                 if time.monotonic() >= next_sweep:
                     next_sweep = time.monotonic() + SWEEP_SECONDS
                     await self._sweep()
@@ -352,19 +373,19 @@ class TurnEngine:
             until = now() + self.lease
             await self._database.write(lambda uow: uow.turns.renew(self.owner, ids, until))
 
-    async def _sweep(self) -> None:
-        """Takes over turns whose owner has let its lease end."""
+    async def _sweep(self) -> int:
+        """Takes over turns whose owner has let its lease end; returns how many were taken or given up."""
         if self.is_draining:
-            return
+            return 0
         orphans = await self._database.read(lambda uow: uow.turns.list_orphans(now()))
+        orphans = [turn for turn in orphans if turn.id not in self._running]
         for turn in orphans:
-            if turn.id in self._running:
-                continue
             if turn.takeovers >= MAX_TAKEOVERS:
                 outcome = Ending("", "TRANSIENT", ModelUnavailable(), outcome="abandoned")
                 await self._database.write(self._end_unit, turn, None, outcome, [ending.lost_call(turn)])
                 continue
             await self._database.write(self._take_over, turn)
+        return len(orphans)
 
     def _take_over(self, uow: UnitOfWork, turn: StoredTurn) -> None:
         taken = ending.take_over(uow, turn, self.owner, now() + self.lease)

@@ -94,14 +94,18 @@ def replay_of(user_message: Message, reply: StoredMessage) -> ReplyStream:
     stream = ReplyStream(user_message, message["id"], message["attempt"])
     if message["content"]:
         stream.append(message["content"])
-    error = message["error"]
-    if error is None:
-        result = TurnResult(user_message, message, reply.provider or "unknown", reply.model)
-    else:
-        outcome = Ending(message["content"], error["code"], _REFUSALS[error["code"]]())
-        result = result_of(user_message, reply, outcome)
+    result = stored_result(user_message, reply)
     stream.end(result.frame(message["attempt"]), result)
     return stream
+
+
+def stored_result(user_message: Message, reply: StoredMessage) -> TurnResult:
+    """The result that a reply which has ended speaks of."""
+    error = reply.message["error"]
+    if error is None:
+        return TurnResult(user_message, reply.message, reply.provider or "unknown", reply.model)
+    outcome = Ending(reply.message["content"], error["code"], _REFUSALS[error["code"]]())
+    return result_of(user_message, reply, outcome)
 
 
 def handed_back(user_message: Message) -> TurnResult:

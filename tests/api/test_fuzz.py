@@ -1,0 +1,106 @@
+"""Requests that nobody would write, made from the OpenAPI document: no 5xx, and no answer that is not documented."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.client import Document
+from tests.rows import add_influencer
+from tests.service import FakeModel, Service, token
+
+# For one database; the suite has two.
+SECONDS = 45.0
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+class Person:
+    """Somebody with a conversation, and a session that is theirs."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.influencer_id = add_influencer(service, initial_greeting="Hello")
+        self.session = requests.Session()
+        self.session.headers["Authorization"] = f"Bearer {token(f'fuzz-{uuid.uuid4()}')}"
+
+    def known_ids(self) -> dict[str, str]:
+        """Ids that exist, by the name of their path parameter; the conversation is opened if it was deleted."""
+        answer = self.session.post(
+            f"{self.service.url}/api/v1/chat/conversations", json={"influencer_id": self.influencer_id}, timeout=30
+        )
+        conversation = answer.json()
+        return {
+            "conversation_id": conversation["id"],
+            "message_id": conversation["recent_messages"][0]["id"],
+            "influencer_id": self.influencer_id,
+        }
+
+
+@pytest.fixture
+def person(service: Service, model: FakeModel) -> Iterator[Person]:
+    model.tell(default={"pieces": ["Yes"]})
+    somebody = Person(service)
+    yield somebody
+    somebody.session.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+def test_made_up_requests_get_documented_answers(service: Service, document: Document, person: Person) -> None:
+    schema = schemathesis.openapi.from_dict(document.document)
+    operations = list(schema.get_all_operations())
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    share = SECONDS / (len(operations) * len(modes))
+    sent = 0
+    for found in operations:
+        assert isinstance(found, Ok), found
+        for mode in modes:
+            sent += fuzz(found.ok(), mode, person, time.monotonic() + share)
+    assert sent > 10 * len(operations)
+    assert httpx2.get(f"{service.url}/health").json()["status"] == "healthy"
+
+
+def fuzz(
+    operation: "schemathesis.APIOperation[Any, Any, Any, Any]", mode: GenerationMode, person: Person, until: float
+) -> int:
+    """Sends requests of one operation until the time is up; returns how many."""
+    sent = 0
+    if mode is GenerationMode.NEGATIVE and not (operation.body or list(operation.iter_parameters())):
+        return 0  # what has no input cannot be asked wrongly
+    strategy = operation.as_strategy(generation_mode=mode)
+    known = person.known_ids()
+
+    @settings(
+        max_examples=60,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=strategy, is_known=st.booleans())
+    def ask(case: "schemathesis.Case[Any]", is_known: bool) -> None:
+        nonlocal sent
+        assume(time.monotonic() < until)
+        if is_known and case.path_parameters:
+            case.path_parameters.update({name: known[name] for name in case.path_parameters if name in known})
+        response = case.call(base_url=person.service.url, session=person.session, timeout=40)
+        case.validate_response(response, checks=CHECKS)
+        sent += 1
+
+    ask()
+    return sent
