@@ -20,15 +20,16 @@ from yral_chat.middleware.request_context import RequestContextMiddleware
 from yral_chat.resources import Resources
 from yral_chat.web import routes as web
 
-# Fixed paths before parameterised ones (contract section 19).
+# In the order of their use: each request is matched against one after the other. No path fits two of them; within a
+# router fixed paths stand before parameterised ones (contract section 19).
 ROUTERS = (
-    health.router,
-    auth.router,
-    inbox.router,
-    influencers.router,
-    conversations.router,
     messages.router,
     conversations_v2.router,
+    conversations.router,
+    influencers.router,
+    auth.router,
+    inbox.router,
+    health.router,
 )
 
 

@@ -201,3 +201,9 @@ async def test_leaving_closes_the_call_with_what_was_said() -> None:
         await anext(answer)
         await anext(answer)
     assert (calls[0].outcome, calls[0].usage.output) == ("cancelled", 2)
+
+
+def test_another_attempt_at_the_same_reply_is_another_reply() -> None:
+    request = conversation("What should I cook tonight?", persona=ASHA)
+    again = msgspec.structs.replace(request, attempt=2)
+    assert reply_to(request) != reply_to(again)

@@ -79,6 +79,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
     temperature: float = 0.7
     max_output_tokens: int = 2048
     correlation_id: str = ""
+    attempt: int = 1  # of this reply: a model without chance in it answers otherwise the next time
 
 
 class Delta(msgspec.Struct, frozen=True):

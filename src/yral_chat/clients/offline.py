@@ -280,7 +280,8 @@ def reply_to(request: ModelRequest) -> str:
 
 
 def _seed(request: ModelRequest) -> int:
-    return crc32(f"{request.persona.id}\0{len(request.messages)}\0{_last_words(request.messages)}".encode())
+    seed = crc32(f"{request.persona.id}\0{len(request.messages)}\0{_last_words(request.messages)}".encode())
+    return seed + request.attempt - 1
 
 
 def _last_words(messages: Sequence[ModelMessage]) -> str:

@@ -60,9 +60,9 @@ class Settings(BaseSettings):
     gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta"
     gemini_models: CommaList = ("gemini-2.5-flash", "gemini-3.5-flash-lite")
     gemini_thinking_budget: int | None = Field(None, ge=-1, le=32768)
-    gemini_safety_threshold: Literal[
-        "OFF", "BLOCK_NONE", "BLOCK_ONLY_HIGH", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_LOW_AND_ABOVE"
-    ] | None = None
+    gemini_safety_threshold: (
+        Literal["OFF", "BLOCK_NONE", "BLOCK_ONLY_HIGH", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_LOW_AND_ABOVE"] | None
+    ) = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
     openai_models: CommaList = ()
@@ -110,14 +110,17 @@ class Settings(BaseSettings):
     trusted_proxies: CommaList = ()
     profile_url: str | None = None
 
-    @field_validator(
-        "gemini_models", "openai_models", "cors_origins", "trusted_proxies", mode="before"
-    )
+    @field_validator("gemini_models", "openai_models", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part for part in (item.strip() for item in value.split(",")) if part)
         return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -142,8 +145,8 @@ class Settings(BaseSettings):
                 "no language model is configured: set GEMINI_API_KEY, or OPENAI_BASE_URL with OPENAI_MODELS, "
                 "or ALLOW_OFFLINE_MODEL=true to run with the offline demo persona"
             )
-        if self.openai_base_url and not self.openai_models:
-            raise ValueError("OPENAI_BASE_URL is set: name the models to ask in OPENAI_MODELS (comma list)")
+        if (self.openai_base_url or self.openai_api_key) and not self.openai_models:
+            raise ValueError("OPENAI_BASE_URL or OPENAI_API_KEY is set: name the models to ask in OPENAI_MODELS")
         return self
 
     @property

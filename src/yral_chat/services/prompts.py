@@ -57,6 +57,7 @@ def compose(
     temperature: float,
     max_output_tokens: int,
     correlation_id: str,
+    attempt: int,
 ) -> ModelRequest:
     """The input for the reply to `user_text`; `history` is (role, content), oldest first, without it.
 
@@ -74,4 +75,5 @@ def compose(
         temperature=temperature,
         max_output_tokens=max_output_tokens,
         correlation_id=correlation_id,
+        attempt=attempt,
     )

@@ -21,6 +21,7 @@ def open_engine(url: str) -> Engine:
         path = database_path(url)
         check_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # people's conversations are nobody else's; what SQLite puts beside it inherits this
         return create_sqlite_engine(path)
     return create_postgres_engine(url)
 

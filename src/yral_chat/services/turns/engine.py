@@ -264,6 +264,7 @@ class TurnEngine:
             temperature=self._settings.model_temperature,
             max_output_tokens=self._settings.model_max_output_tokens,
             correlation_id=correlation_id.get(),
+            attempt=running.turn.attempt,
         )
 
     async def _store_end(self, running: RunningTurn, outcome: Ending) -> None:
