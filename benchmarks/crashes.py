@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import count
 
 from benchmarks import seeding
-from benchmarks.load import Connection, Unexpected, connect, get
+from benchmarks.load import Connection, Unexpected, connected, get
 from benchmarks.rig import Rig, tokens
 from benchmarks.sends import Letters
 from tests.service import Service
@@ -41,8 +41,8 @@ async def _send_until_killed(service: Service, letters: Letters, senders: int, s
             while True:
                 acknowledged.update(_ID.findall(await connection.ask(letters.next())))
 
-    async with asyncio.TaskGroup() as group:
-        for connection in await connect(service.url, senders, Connection):
+    async with connected(service.url, senders, Connection) as connections, asyncio.TaskGroup() as group:
+        for connection in connections:
             group.create_task(send_on(connection))
         await asyncio.sleep(seconds)
         await asyncio.to_thread(service.kill)
@@ -51,13 +51,13 @@ async def _send_until_killed(service: Service, letters: Letters, senders: int, s
 
 async def _stored(service: Service, users: int) -> set[bytes]:
     """The ids of all messages of the conversations that were written to."""
-    (connection,) = await connect(service.url, 1, Connection)
     stored: set[bytes] = set()
-    for number, token in enumerate(tokens(users)):
-        path = f"/api/v1/chat/conversations/{seeding.conversation(number, 0)}/messages"
-        for page in count():
-            found = _ID.findall(await connection.ask(get(f"{path}?limit={PAGE}&offset={page * PAGE}", token)))
-            stored.update(found)
-            if len(found) < PAGE:
-                break
+    async with connected(service.url, 1, Connection) as (connection,):
+        for number, token in enumerate(tokens(users)):
+            path = f"/api/v1/chat/conversations/{seeding.conversation(number, 0)}/messages"
+            for page in count():
+                found = _ID.findall(await connection.ask(get(f"{path}?limit={PAGE}&offset={page * PAGE}", token)))
+                stored.update(found)
+                if len(found) < PAGE:
+                    break
     return stored

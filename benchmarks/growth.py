@@ -1,11 +1,10 @@
 """The same requests to an almost empty database and to one with a million messages, in turn."""
 
 import statistics
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 from benchmarks import seeding
-from benchmarks.load import Connection, StreamConnection, ask_all, connect, get, spread
+from benchmarks.load import StreamConnection, ask_all, connected, get, spread
 from benchmarks.rig import Meter, Rig, cpu_of, quantile, tokens
 from benchmarks.sends import letter
 from tests.service import Service
@@ -14,6 +13,7 @@ from tests.service import Service
 MESSAGES = 120
 CHATTY = 8  # users who do the asking; the first has the long conversation
 CHUNKS = 4
+AT_ONCE = 4  # at most five replies may be written in one conversation at a time
 
 
 async def measure(rig: Rig) -> dict[str, float]:
@@ -26,8 +26,8 @@ async def measure(rig: Rig) -> dict[str, float]:
     )
     rig.say(chunks=CHUNKS, chunk_text="word ")
     with rig.service(small) as empty_service, rig.service(full) as full_service:
-        empty = await _Side.of(empty_service, MESSAGES, counts.connections)
-        grown = await _Side.of(full_service, max(counts.longest, MESSAGES), counts.connections)
+        empty = _Side(empty_service, MESSAGES, counts.connections)
+        grown = _Side(full_service, max(counts.longest, MESSAGES), counts.connections)
         found = {
             "grown_inbox": await _ratio(rig, empty, grown, _Side.inbox),
             "grown_first": await _ratio(rig, empty, grown, _Side.first_page),
@@ -45,21 +45,13 @@ async def measure(rig: Rig) -> dict[str, float]:
 class _Side:
     """One of the two services. Every method does `count` of something and returns the CPU seconds of one."""
 
-    def __init__(self, service: Service, newest: int) -> None:
+    def __init__(self, service: Service, newest: int, connections: int) -> None:
+        self._url = service.url
         self._meter = Meter(service.pid)
         self._newest = newest
+        self._connections = connections
         self._token = tokens(1)[0]
         self._sent = 0
-        self._connections: list[Connection] = []
-        self._streams: list[StreamConnection] = []
-
-    @classmethod
-    async def of(cls, service: Service, newest: int, connections: int) -> "_Side":
-        side = cls(service, newest)
-        side._connections = await connect(service.url, connections, Connection)
-        # At most five replies may be written in one conversation at a time.
-        side._streams = await connect(service.url, 4, StreamConnection)
-        return side
 
     async def inbox(self, count: int) -> float:
         return await self._get("/api/v2/chat/conversations?limit=20", count)
@@ -76,11 +68,12 @@ class _Side:
 
     async def send(self, count: int) -> float:
         requests = self._letters(count // 4, "/messages")
-        return await self._cpu(lambda: ask_all(self._connections[:4], requests), len(requests))
+        return await self._cpu(lambda: ask_all(self._url, AT_ONCE, requests), len(requests))
 
     async def stream(self, count: int) -> float:
         requests = self._letters(count // 4, "/messages/stream")
-        return await self._cpu(lambda: spread(self._streams, requests, StreamConnection.ask), len(requests))
+        async with connected(self._url, AT_ONCE, StreamConnection) as connections:
+            return await self._cpu(lambda: spread(connections, requests, StreamConnection.ask), len(requests))
 
     @property
     def _path(self) -> str:
@@ -93,7 +86,7 @@ class _Side:
 
     async def _get(self, path: str, count: int) -> float:
         requests = [get(path, self._token)] * max(1, count)
-        return await self._cpu(lambda: ask_all(self._connections, requests), len(requests))
+        return await self._cpu(lambda: ask_all(self._url, self._connections, requests), len(requests))
 
     async def _cpu(self, work: Callable[[], Awaitable[object]], count: int) -> float:
         return await cpu_of(self._meter, work) / count
@@ -113,7 +106,6 @@ async def _ratio(rig: Rig, empty: _Side, grown: _Side, do: Callable[[_Side, int]
 
 async def _inbox_p99(service: Service, count: int) -> float:
     """Milliseconds, one request at a time, the users in turn."""
-    (connection,) = await connect(service.url, 1, Connection)
     requests = [get("/api/v2/chat/conversations?limit=20", token) for token in tokens(CHATTY)]
-    seconds = await ask_all([connection], requests * max(1, count // CHATTY))
+    seconds = await ask_all(service.url, 1, requests * max(1, count // CHATTY))
     return quantile(seconds, 0.99) * 1000

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ _PING, _PONG = 0x89, 0x8A  # final frame, opcode: RFC 6455, section 5.2
 _MASKED = 0x80
 
 
-class Unexpected(Exception):  # noqa: N818 - states the fact
+class Unexpected(Exception):
     """The service did not answer as it should; the figure would be worth nothing."""
 
 
@@ -31,9 +32,8 @@ def get(path: str, token: str = "", *, is_compressed: bool = False) -> bytes:
 def post(path: str, body: Any, token: str = "", headers: bytes = b"") -> bytes:
     """A POST request with a JSON body; `headers` are further header lines."""
     content = msgspec.json.encode(body)
-    return b"POST %b HTTP/1.1\r\nHost: localhost\r\n%b%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-        path.encode(), _authorization(token), headers, len(content), content,
-    )  # fmt: skip
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n%b%bContent-Length: %d\r\n\r\n"
+    return head % (path.encode(), _authorization(token), headers, len(content)) + content
 
 
 def _authorization(token: str) -> bytes:
@@ -55,7 +55,8 @@ class _Waiting(asyncio.Protocol):
             self._waiter.set_exception(exc or Unexpected("the connection was closed"))
 
     async def _send(self, request: bytes) -> Any:
-        assert self._transport is not None
+        if self._transport is None or self._transport.is_closing():
+            raise Unexpected("the connection was closed: the service keeps an idle one for five seconds")
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._waiter
@@ -168,15 +169,20 @@ class SocketConnection(_Waiting):
             self._failed(data[:300].decode(errors="replace"))
 
 
-async def connect(url: str, count: int, make: Callable[[], C]) -> list[C]:
-    """`count` connections to the server of `url`."""
+@asynccontextmanager
+async def connected(url: str, count: int, make: Callable[[], C]) -> AsyncIterator[list[C]]:
+    """`count` connections to the server of `url`, closed at the end."""
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
-    found = []
-    for _ in range(count):
-        _, protocol = await loop.create_connection(make, parts.hostname, parts.port)
-        found.append(protocol)
-    return found
+    found: list[C] = []
+    try:
+        for _ in range(count):
+            _, protocol = await loop.create_connection(make, parts.hostname or "", parts.port or 0)
+            found.append(protocol)
+        yield found
+    finally:
+        for protocol in found:
+            protocol.close()
 
 
 async def spread(workers: Sequence[C], jobs: Sequence[Any], do: Callable[[C, Any], Awaitable[object]]) -> None:
@@ -192,8 +198,8 @@ async def spread(workers: Sequence[C], jobs: Sequence[Any], do: Callable[[C, Any
             group.create_task(work(worker))
 
 
-async def ask_all(connections: Sequence[Connection], requests: Sequence[bytes]) -> list[float]:
-    """Asks all `requests`, as many at once as there are connections; returns the times of the answers in seconds."""
+async def ask_all(url: str, connections: int, requests: Sequence[bytes]) -> list[float]:
+    """Asks all `requests` over so many connections at once; returns the times of the answers in seconds."""
     seconds: list[float] = []
 
     async def ask(connection: Connection, request: bytes) -> None:
@@ -201,5 +207,6 @@ async def ask_all(connections: Sequence[Connection], requests: Sequence[bytes]) 
         await connection.ask(request)
         seconds.append(time.perf_counter() - started)
 
-    await spread(connections, requests, ask)
+    async with connected(url, connections, Connection) as workers:
+        await spread(workers, requests, ask)
     return seconds

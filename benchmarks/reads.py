@@ -1,13 +1,11 @@
 """CPU of the three reads that every opening of the app causes."""
 
-from collections.abc import Iterator
+from functools import partial
 from itertools import cycle, islice
 
 from benchmarks import seeding
-from benchmarks.load import Connection, ask_all, connect, get
+from benchmarks.load import ask_all, get
 from benchmarks.rig import Meter, Rig, cpu_of, median_of, tokens
-
-Found = Iterator[tuple[str, float]]
 
 READERS = 8
 
@@ -19,19 +17,19 @@ async def measure(rig: Rig) -> dict[str, float]:
     found: dict[str, float] = {}
     with rig.service(folder) as service:
         meter = Meter(service.pid)
-        connections = await connect(service.url, counts.connections, Connection)
         for key, paths in _paths().items():
             for suffix, is_compressed in (("", False), ("_gzip", True)):
                 requests = [
                     get(path, token, is_compressed=is_compressed)
                     for path, token in islice(zip(cycle(paths), cycle(tokens(READERS)), strict=False), counts.reads)
                 ]
-                cpu = await median_of(
-                    counts.rounds,
-                    lambda requests=requests: cpu_of(meter, lambda: ask_all(connections, requests)),  # type: ignore[misc]
-                )
+                cpu = await median_of(counts.rounds, partial(_cpu, meter, service.url, counts.connections, requests))
                 found[key + suffix] = len(requests) / max(cpu, 1e-3)
     return found
+
+
+async def _cpu(meter: Meter, url: str, connections: int, requests: list[bytes]) -> float:
+    return await cpu_of(meter, lambda: ask_all(url, connections, requests))
 
 
 def _paths() -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from benchmarks import seeding
-from benchmarks.load import Connection, ask_all, connect, post
+from benchmarks.load import Connection, ask_all, connected, post
 from benchmarks.rig import Meter, Rig, cpu_of, median_of, tokens
 
 MODEL_SECONDS = 0.2
@@ -18,23 +18,18 @@ async def measure(rig: Rig) -> dict[str, float]:
     with rig.service(folder) as service:
         meter = Meter(service.pid)
         letters = Letters(counts.users)
-        connections = await connect(service.url, max(counts.connections, counts.senders), Connection)
+
+        async def send(at_once: int, count: int) -> float:
+            requests = letters.take(max(1, count))
+            cpu = await cpu_of(meter, lambda: ask_all(service.url, at_once, requests), settle=True)
+            return cpu / len(requests) * 1000
+
         rig.say(pieces=["Of course, here it is."])
-
-        async def many() -> float:
-            requests = letters.take(counts.sends)
-            cpu = await cpu_of(meter, lambda: ask_all(connections[: counts.connections], requests), settle=True)
-            return cpu / len(requests) * 1000
-
-        async def alone() -> float:
-            requests = letters.take(counts.sends // 4)
-            cpu = await cpu_of(meter, lambda: ask_all(connections[:1], requests), settle=True)
-            return cpu / len(requests) * 1000
-
-        found["send"] = await median_of(counts.rounds, many)
-        found["send_alone"] = await median_of(counts.rounds, alone)
+        found["send"] = await median_of(counts.rounds, lambda: send(counts.connections, counts.sends))
+        found["send_alone"] = await median_of(counts.rounds, lambda: send(1, counts.sends // 4))
         rig.say(pieces=["Of course, here it is."], first_byte_delay=MODEL_SECONDS)
-        found["senders"] = await _with_slow_model(connections[: counts.senders], letters, counts.senders_seconds)
+        async with connected(service.url, counts.senders, Connection) as senders:
+            found["senders"] = await _with_slow_model(senders, letters, counts.senders_seconds)
     return found
 
 

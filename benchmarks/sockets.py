@@ -3,7 +3,7 @@
 import asyncio
 
 from benchmarks import seeding
-from benchmarks.load import SocketConnection, connect
+from benchmarks.load import SocketConnection, connected
 from benchmarks.rig import Meter, Rig
 from tests.service import token
 
@@ -17,19 +17,16 @@ async def measure(rig: Rig) -> dict[str, float]:
     with rig.service(folder) as service:
         meter = Meter(service.pid)
         first = max(1, round(rig.counts.sockets * WARM_UP))
-        sockets = await _open(service.url, 0, first)
-        before = meter.resident()
-        sockets += await _open(service.url, first, first + rig.counts.sockets)
-        grown = meter.resident() - before
-        for socket in sockets:
-            socket.close()
+        async with connected(service.url, first + rig.counts.sockets, SocketConnection) as sockets:
+            await _open(sockets[:first], "early")
+            before = meter.resident()
+            await _open(sockets[first:], "late")
+            grown = meter.resident() - before
     return {"socket": grown / rig.counts.sockets / 1024}
 
 
-async def _open(url: str, first: int, end: int) -> list[SocketConnection]:
-    sockets = await connect(url, end - first, SocketConnection)
-    for number, socket in enumerate(sockets, first):
-        user = f"listener-{number}"
+async def _open(sockets: list[SocketConnection], name: str) -> None:
+    for number, socket in enumerate(sockets):
+        user = f"listener-{name}-{number}"
         await socket.shake_hands(f"/api/v1/chat/ws/inbox/{user}?token={token(user)}")
     await asyncio.sleep(0.5)  # until the service has nothing left to do for them
-    return sockets

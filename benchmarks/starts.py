@@ -4,7 +4,7 @@ import statistics
 import time
 from pathlib import Path
 
-from benchmarks.load import Connection, ask_all, connect, get
+from benchmarks.load import ask_all, get
 from benchmarks.rig import SETTINGS, WITH_BYTE_CODE, Meter, Rig
 from tests.service import Service, token
 
@@ -24,8 +24,7 @@ async def measure(rig: Rig) -> dict[str, float]:
 async def _start(rig: Rig, folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     with Service(folder, **SETTINGS, **WITH_BYTE_CODE, **rig.model.settings) as service:
-        (connection,) = await connect(service.url, 1, Connection)
-        await connection.ask(FIRST_REQUEST)
+        await ask_all(service.url, 1, [FIRST_REQUEST])
         found = {"start_wall": time.perf_counter() - started, "start": Meter(service.pid).read()}
         found |= await _memory(service)
         service.stop()
@@ -34,10 +33,9 @@ async def _start(rig: Rig, folder: Path) -> dict[str, float]:
 
 async def _memory(service: Service) -> dict[str, float]:
     """In MB, after a bit of everything: what is loaded lazily belongs to an idle worker too."""
-    connections = await connect(service.url, 4, Connection)
     reader = token("somebody")
     paths = ("/api/v1/influencers", "/api/v1/influencers/trending", "/api/v2/chat/conversations", "/health")
-    await ask_all(connections, [get(path, reader) for path in paths * 5])
+    await ask_all(service.url, 4, [get(path, reader) for path in paths * 5])
     meter = Meter(service.pid)
     share = meter.share()
     found = {"memory": meter.resident() / 1e6}

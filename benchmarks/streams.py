@@ -2,11 +2,10 @@
 
 import asyncio
 import statistics
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from benchmarks import seeding
-from benchmarks.load import StreamConnection, StreamTimes, connect, post, spread
+from benchmarks.load import StreamConnection, StreamTimes, connected, post, spread
 from benchmarks.rig import Meter, Rig, cpu_of, quantile
 from benchmarks.sends import Letters
 
@@ -33,9 +32,8 @@ async def measure(rig: Rig) -> dict[str, float]:
 
 async def _warm_up(rig: Rig, url: str, letters: Letters) -> None:
     rig.say(chunks=4, chunk_text=CHUNK)
-    connections = await connect(url, 8, StreamConnection)
-    await spread(connections, letters.take(64), StreamConnection.ask)
-    _close(connections)
+    async with connected(url, 8, StreamConnection) as connections:
+        await spread(connections, letters.take(64), StreamConnection.ask)
 
 
 async def _live(rig: Rig, url: str, meter: Meter, letters: Letters) -> dict[str, float]:
@@ -44,18 +42,13 @@ async def _live(rig: Rig, url: str, meter: Meter, letters: Letters) -> dict[str,
     period = 1 / CHUNKS_PER_SECOND
     rig.say(chunks=counts.chunks, chunk_text=CHUNK, chunk_delay=period)
     steady = _Window(meter, counts.streams * counts.chunks, STEADY)
-    connections = await connect(url, counts.streams, lambda: StreamConnection(on_event=steady.count))
-
-    async def all_at_once() -> list[StreamTimes]:
-        return await _staggered(connections, [letters.next() for _ in connections], period)
-
     times: list[StreamTimes] = []
+    async with connected(url, counts.streams, lambda: StreamConnection(on_event=steady.count)) as connections:
 
-    async def run() -> None:
-        times.extend(await all_at_once())
+        async def all_at_once() -> None:
+            times.extend(await _staggered(connections, letters.take(len(connections)), period))
 
-    whole = await cpu_of(meter, run, settle=True)
-    _close(connections)
+        whole = await cpu_of(meter, all_at_once, settle=True)
     stream_seconds = sum(stream.ended_at - stream.asked_at for stream in times)
     gaps = [
         later - earlier - period
@@ -90,9 +83,7 @@ class _Window:
         return (later - earlier) / (last - first)
 
 
-async def _staggered(
-    connections: list[StreamConnection], requests: list[bytes], seconds: float
-) -> list[StreamTimes]:
+async def _staggered(connections: list[StreamConnection], requests: list[bytes], seconds: float) -> list[StreamTimes]:
     """All streams at once, their beginnings spread evenly over so many seconds."""
 
     async def stream(number: int) -> StreamTimes:
@@ -110,7 +101,7 @@ async def _first_token(rig: Rig, url: str, letters: Letters) -> dict[str, float]
         chunk_delay=1 / CHUNKS_PER_SECOND,
         first_byte_delay=FIRST_TOKEN_SECONDS,
     )
-    direct = await _first_tokens(rig, rig.model.base_url_gemini, b"data: ", lambda: _question(rig))
+    direct = await _first_tokens(rig, rig.model.base_url_gemini, b"data: ", _question)
     through = await _first_tokens(rig, url, b"\nevent: token\n", letters.next)
     return {
         "first_p50": (statistics.median(through) - statistics.median(direct)) * 1000,
@@ -121,31 +112,27 @@ async def _first_token(rig: Rig, url: str, letters: Letters) -> dict[str, float]
 async def _first_tokens(rig: Rig, url: str, marker: bytes, request: Callable[[], bytes]) -> list[float]:
     """Seconds to the first token of each stream, in the state in which as many begin as end."""
     counts = rig.counts
-    connections = await connect(url, counts.first_token_streams, lambda: StreamConnection(marker))
     seconds: list[float] = []
     turn = FIRST_TOKEN_SECONDS + FIRST_TOKEN_CHUNKS / CHUNKS_PER_SECOND
 
     async def listen(number: int, connection: StreamConnection) -> None:
-        await asyncio.sleep(turn * number / len(connections))
+        await asyncio.sleep(turn * number / counts.first_token_streams)
         for _ in range(counts.first_token_rounds):
             times = await connection.ask(request())
             seconds.append(times.first_at - times.asked_at)
 
-    async with asyncio.TaskGroup() as group:
+    async with (
+        connected(url, counts.first_token_streams, lambda: StreamConnection(marker)) as connections,
+        asyncio.TaskGroup() as group,
+    ):
         for number, connection in enumerate(connections):
             group.create_task(listen(number, connection))
-    _close(connections)
     # The first of each began while the others were still to come.
-    return seconds[len(connections) :] or seconds
+    return seconds[counts.first_token_streams :] or seconds
 
 
-def _question(rig: Rig) -> bytes:
+def _question() -> bytes:
     """What the service would ask the model."""
     path = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
     body = {"contents": [{"parts": [{"text": "What would you do today?"}], "role": "user"}]}
     return post(path, body, headers=b"x-goog-api-key: a-key-of-the-benchmarks\r\n")
-
-
-def _close(connections: list[StreamConnection]) -> None:
-    for connection in connections:
-        connection.close()

@@ -9,9 +9,10 @@ from yral_chat.clients.model_chain import ModelChain, build_model
 from yral_chat.clients.profiles import ProfileClient
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.config import Settings
+from yral_chat.core.errors import AppError, StorageFull
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.backends import create_database
-from yral_chat.db.database import Database
+from yral_chat.db.database import Database, DatabaseUnusable
 from yral_chat.db.migrations import migrate
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.chat import ChatService
@@ -74,7 +75,11 @@ class Resources:
             seeded = await self.influencers.seed()
             if seeded:
                 logger.info("personas.seeded", count=seeded)
+            await self.database.write(lambda uow: uow.jobs.free_all())
             await self.engine.start()
+        except AppError as error:
+            await self.database.close()
+            raise DatabaseUnusable(_not_started(error)) from error
         except BaseException:
             await self.database.close()
             raise
@@ -96,3 +101,10 @@ class Resources:
         await self.verifier.close()
         await self.profiles.close()
         await self.database.close()
+
+
+def _not_started(error: AppError) -> str:
+    """A start has to write: it makes itself the owner of what an earlier process left unfinished."""
+    if isinstance(error, StorageFull):
+        return "The disk that holds the database is full; nothing was changed. Make room, then start again."
+    return f"{error.message}. Look at the log above, and at the disk that holds it."

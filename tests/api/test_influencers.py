@@ -37,13 +37,14 @@ def uncached(service_with: StartService) -> Service:
 # --- lists
 
 
-async def test_the_personas_that_ship_are_listed(api: Api, service: Service) -> None:
+async def test_the_personas_that_ship_are_listed(uncached: Service, user_of: MakeUser) -> None:
+    api = user_of(uncached)
     page = await listed(api, limit=100)
     shipped = [row for row in page["influencers"] if row["display_name"] != "Somebody"]
     assert len(shipped) >= 8
     for row in shipped:
         assert row["is_active"] == "active"
-        assert row["avatar_url"].startswith(f"{service.url}/static/personas/")
+        assert row["avatar_url"].startswith(f"{uncached.url}/static/personas/")
         assert 3 <= len(row["suggested_messages"]) <= 4
         assert (row["system_prompt"], row["parent_principal_id"]) == (None, None)
         assert (await api.http.get(row["avatar_url"])).status_code == 200

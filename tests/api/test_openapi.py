@@ -141,7 +141,13 @@ def test_parameters_tell_their_limits(written: Json) -> None:
 
 def test_streams_are_event_streams(written: Json) -> None:
     for method, path in (("post", f"{M}/stream"), ("get", f"{M}/{{message_id}}/stream")):
-        assert list(written["paths"][path][method]["responses"]["200"]["content"]) == ["text/event-stream"]
+        content = written["paths"][path][method]["responses"]["200"]["content"]
+        assert list(content) == ["text/event-stream"]
+        event = content["text/event-stream"]["itemSchema"]
+        assert event["required"] == ["id", "event", "data"]
+        assert event["properties"]["event"]["enum"] == ["start", "token", "done", "error"]
+    either = written["paths"][f"{M}/{{message_id}}/regenerate"]["post"]["responses"]["200"]["content"]
+    assert either.keys() == {"application/json", "text/event-stream"}
 
 
 # --- headers

@@ -5,16 +5,15 @@ import os
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from yral_chat.db.backends import backend_of
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.migrations import check_revision, find_revision
 from yral_chat.db.postgres import SERVE_LOCK, connect_postgres, create_postgres_engine
-from yral_chat.db.sqlite import check_file, database_path, load_driver, lock_path
+from yral_chat.db.sqlite import check_file, create_viewer_engine, database_path, load_driver, lock_path
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -60,15 +59,7 @@ def _inspect_sqlite(path: Path) -> Inspection:
 
 
 def _look_into(found: Inspection, path: Path, options: str) -> Inspection:
-    driver = load_driver()
-    uri = f"{path.resolve().as_uri()}?{options}"
-    engine = create_engine(
-        "sqlite://",
-        module=driver,
-        creator=lambda: driver.connect(uri, uri=True, timeout=5, isolation_level=None),
-        poolclass=NullPool,
-        isolation_level="AUTOCOMMIT",
-    )
+    engine = create_viewer_engine(path, options)
     try:
         with engine.connect() as connection:
             revision = _revision(connection)

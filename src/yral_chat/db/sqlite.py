@@ -33,9 +33,8 @@ HEADER = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html, secti
 CORRUPTING = ((3, 7, 0), (3, 51, 3))
 
 SQLITE_FULL = 13
-SQLITE_IOERR = 10
-SQLITE_CORRUPT = 11
-SQLITE_NOTADB = 26
+# Another program holds the lock for too long; the file cannot be read, opened, or understood any more.
+UNAVAILABLE = frozenset({5, 10, 11, 14, 26})  # BUSY, IOERR, CORRUPT, CANTOPEN, NOTADB
 
 _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
@@ -117,6 +116,19 @@ def create_sqlite_engine(path: Path, *, is_reader: bool = False) -> Engine:
     )
 
 
+def create_viewer_engine(path: Path, options: str = "mode=ro") -> Engine:
+    """An engine that cannot change the file. `options` of SQLite's URI: https://www.sqlite.org/uri.html."""
+    driver = load_driver()
+    uri = f"{path.resolve().as_uri()}?{options}"
+    return create_engine(
+        "sqlite://",
+        module=driver,
+        creator=lambda: driver.connect(uri, uri=True, timeout=5, isolation_level=None),
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+    )
+
+
 def translate(error: Exception) -> Exception:
     """A database failure as the refusal that people read; everything else as it is."""
     code = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
@@ -124,7 +136,7 @@ def translate(error: Exception) -> Exception:
         return error
     if code & 0xFF == SQLITE_FULL:
         return StorageFull()
-    if code & 0xFF in (SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_NOTADB):
+    if code & 0xFF in UNAVAILABLE:
         return ServiceUnavailable("The database cannot be used right now", details={"service": "database"})
     return error
 
@@ -247,6 +259,12 @@ class SQLiteDatabase:
     def _commit_group(self, connection: Connection, uow: UnitOfWork, group: list[Work]) -> None:
         """One transaction for all. When it fails as a whole, each unit gets a transaction of its own."""
         try:
+            connection.connection.cursor().execute("BEGIN IMMEDIATE")
+        except Exception as error:  # noqa: BLE001 - as below; somebody else has the lock: nobody waits for it twice
+            for work in group:
+                work.fail(translate(error))
+            return
+        try:
             self._run_group(connection, uow, group)
         except Exception as error:  # noqa: BLE001 - the threads must live; the callers get the error
             self._roll_back(connection)
@@ -258,7 +276,6 @@ class SQLiteDatabase:
 
     def _run_group(self, connection: Connection, uow: UnitOfWork, group: list[Work]) -> None:
         raw = connection.connection.cursor()
-        raw.execute("BEGIN IMMEDIATE")
         for work in group:
             raw.execute("SAVEPOINT unit")
             try:

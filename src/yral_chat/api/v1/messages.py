@@ -31,12 +31,23 @@ LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 MAX_KEY_CHARACTERS = 128
 REPLAYED = {"Idempotency-Replayed": "true"}
 
+# `itemSchema` speaks of one event; `schema` would speak of the whole stream (OpenAPI 3.2, which FastAPI follows here).
+_EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": ["start", "token", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `start`, `token`…, then one `done` or `error`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"itemSchema": _EVENT}},
     }
 }
+_REPLY_OR_STREAM = {200: {**_STREAM[200], "description": "Both messages; with `stream=true` server-sent events"}}
 
 
 @router.post("", response_model=SendResult, responses=errors(409, 413, 504))
@@ -88,7 +99,9 @@ async def resume_stream(
     return _stream(services, attached, last_event_id or last_event_id_query, is_resume=True)
 
 
-@router.post("/{message_id}/regenerate", response_model=SendResult, responses=errors(409, 504))
+@router.post(
+    "/{message_id}/regenerate", response_model=SendResult, responses={**errors(409, 504), **_REPLY_OR_STREAM}
+)
 async def regenerate_message(
     request: Request,
     conversation_id: PathId,

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.postgres import create_postgres_engine
-from yral_chat.db.sqlite import check_file, create_sqlite_engine, database_path
+from yral_chat.db.sqlite import check_file, create_sqlite_engine, create_viewer_engine, database_path
 
 # The newest revision in versions/. Known here, so that an up-to-date start need not read them; a test compares.
 HEAD = "0001"
@@ -21,9 +21,24 @@ def open_engine(url: str) -> Engine:
         path = database_path(url)
         check_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # people's conversations are nobody else's; what SQLite puts beside it inherits this
+        if not path.exists():
+            path.touch(mode=0o600)  # people's conversations are nobody else's; what SQLite puts beside it inherits this
+        elif path.stat().st_size:
+            _look_first(path)
         return create_sqlite_engine(path)
     return create_postgres_engine(url)
+
+
+def _look_first(path: Path) -> None:
+    """Raises DatabaseUnusable for what is not ours: to open it as ours would change its journal, and so the file."""
+    engine = create_viewer_engine(path)
+    try:
+        with engine.connect() as connection:
+            check_revision(find_revision(connection))
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"{path} cannot be used ({error.orig}); it was left untouched.") from error
+    finally:
+        engine.dispose()
 
 
 def find_revision(connection: Connection) -> str | None:

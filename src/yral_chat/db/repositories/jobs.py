@@ -32,6 +32,12 @@ _DUE = Statement(
 _LEASE = Statement(
     update(jobs).where(jobs.c.id == bindparam("job")).values(attempts=jobs.c.attempts + 1, run_at=bindparam("until"))
 )
+# A job that was begun and has neither ended nor failed is leased; one that failed waits for its next time.
+_FREE = Statement(
+    update(jobs)
+    .where(jobs.c.is_dead.is_(False), jobs.c.attempts > 0, jobs.c.last_error.is_(None))
+    .values(run_at=bindparam("time"))
+)
 _DELETE = Statement(delete(jobs).where(jobs.c.id == bindparam("job")))
 _RETRY = Statement(
     update(jobs)
@@ -70,6 +76,10 @@ class JobRepository:
             return []
         self._executor.run_many(_LEASE, [{"job": row[0], "until": lease_until} for row in rows])
         return [Job(job_id, name, orjson.loads(payload), attempts + 1) for job_id, name, payload, attempts in rows]
+
+    def free_all(self) -> int:
+        """For the only process of a database, at its start: whoever was doing these is gone. Returns how many."""
+        return self._executor.run(_FREE, {"time": now()})
 
     def delete(self, *job_ids: str) -> int:
         """Done. Returns how many there were: in the same unit as its effect, this makes a job happen once."""

@@ -1,0 +1,55 @@
+"""Every part of the benchmark runs, with tiny counts, and gives figures that can be true."""
+
+import math
+
+import pytest
+
+from benchmarks.__main__ import COMPARISON, PARTS, main, measure
+from benchmarks.quantities import BY_KEY, QUANTITIES, failures
+from benchmarks.report import comparison, machine, table
+from benchmarks.rig import Counts
+
+TINY = Counts(
+    rounds=1, connections=2, reads=8, sends=4, senders=2, senders_seconds=0.3, streams=4, chunks=6,
+    first_token_streams=2, first_token_rounds=1, sockets=10, write_seconds=0.05, starts=1, crashes=1,
+    crash_seconds=0.2, users=4, messages=4, stored=4000, longest=1000, inbox_requests=16, database_seconds=0.02,
+)  # fmt: skip
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_part_measures_its_quantities(part: str) -> None:
+    measured, _ = await measure([part], TINY)
+    named = {quantity.key for quantity in QUANTITIES if quantity.part == part}
+    assert measured.keys() == named
+    for key, value in measured.items():
+        assert math.isfinite(value), key
+        assert value > 0 or key in ("lost", "first_p50", "first_p99", "late", "socket"), key
+    assert "| quantity |" in table(measured)
+
+
+@pytest.mark.timeout(100)
+async def test_the_comparison_covers_every_way() -> None:
+    _, cells = await measure([COMPARISON], TINY)
+    assert len({cell.way for cell in cells}) >= 3
+    assert all(cell.micros > 0 for cell in cells)
+    assert comparison(cells).count("\n") >= 4
+
+
+def test_below_three_quarters_of_a_floor_is_a_failure() -> None:
+    send, inbox = BY_KEY["send"], BY_KEY["inbox"]
+    assert send.floor is not None
+    assert inbox.floor is not None
+    assert failures({"send": send.floor, "inbox": inbox.floor}) == []
+    assert failures({"send": send.floor / 0.74}) == [send]
+    assert failures({"inbox": inbox.floor * 0.74}) == [inbox]
+    assert failures({"lost": 1}) == [BY_KEY["lost"]]
+
+
+def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().out
+
+
+def test_the_machine_is_described_without_its_name() -> None:
+    assert "cores" in machine()
