@@ -38,7 +38,7 @@ def encoded(part: Any) -> str:
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    given = {"iss": ISSUER, "sub": "somebody", "exp": int(time.time()) + 60, **more}
+    given = {"iss": ISSUER, "sub": "somebody", "exp": int(time.time()) + 24 * 3600, **more}
     return {name: value for name, value in given.items() if value is not None}
 
 

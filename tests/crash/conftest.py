@@ -1,25 +1,34 @@
-"""Users of a service that is killed and started again."""
+"""Services that are killed and started again, and their users."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from tests.client import Api, Document
-from tests.service import Service
+from tests.service import FakeModel, Service
 
-MakeUser = Callable[[], Api]
+MakeUser = Callable[[Service], Api]
 
 
 @pytest.fixture
-async def new_user(own_service: Service) -> AsyncIterator[MakeUser]:
-    """`new_user()`: somebody new, once the service has been started."""
+def sqlite_service(tmp_path: Path, model: FakeModel) -> Iterator[Service]:
+    """As `own_service`, for what has nothing to do with the kind of database, or with SQLite only."""
+    service = Service(tmp_path, **model.settings)
+    yield service
+    service.__exit__(None, None, None)
+
+
+@pytest.fixture
+async def new_user() -> AsyncIterator[MakeUser]:
+    """`new_user(service)`: somebody new of a service that has been started."""
     async with AsyncExitStack() as stack:
 
-        def make() -> Api:
-            document = Document(httpx2.get(f"{own_service.url}/openapi.json", timeout=30).json())
-            client = Api(own_service.url, document)
+        def make(service: Service) -> Api:
+            document = Document(httpx2.get(f"{service.url}/openapi.json", timeout=30).json())
+            client = Api(service.url, document)
             stack.push_async_callback(client.close)
             return client
 

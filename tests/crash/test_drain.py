@@ -3,8 +3,8 @@
 import asyncio
 import signal
 import time
+from contextlib import suppress
 
-import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -41,7 +41,7 @@ async def test_a_running_stream_ends_while_new_turns_are_refused(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
     own_service.start()
-    api, other = new_user(), new_user()
+    api, other = new_user(own_service), new_user(own_service)
     conversation, elsewhere = await api.open(), await other.open()
     user, old = await other.said(elsewhere["id"], "Before", client_message_id="old")
     model.tell(script=[{"chunks": 20, "chunk_delay": 0.15}])
@@ -79,7 +79,7 @@ async def test_what_does_not_end_in_time_is_handed_to_the_next_process(
 ) -> None:
     own_service.settings["SHUTDOWN_GRACE_SECONDS"] = "1"
     own_service.start()
-    api, other = new_user(), new_user()
+    api, other = new_user(own_service), new_user(own_service)
     conversation, elsewhere = await api.open(), await other.open()
     model.tell(default={"pieces": ["Once", " upon"], "stall_after": 1})
     waiting = asyncio.create_task(other.send(elsewhere["id"], "Hello"))
@@ -123,39 +123,42 @@ async def _closed(socket: ClientConnection) -> int | None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_second_signal_ends_it_at_once(
-    own_service: Service, new_user: MakeUser, model: FakeModel, number: signal.Signals
+    sqlite_service: Service, new_user: MakeUser, model: FakeModel, number: signal.Signals
 ) -> None:
-    own_service.settings["SHUTDOWN_GRACE_SECONDS"] = "60"
-    own_service.start()
-    api = new_user()
+    sqlite_service.settings["SHUTDOWN_GRACE_SECONDS"] = "60"
+    sqlite_service.start()
+    api = new_user(sqlite_service)
     conversation = await api.open()
     model.tell(script=[{"stall_after": 1}])
     async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body("Hello")) as (_, events):
         start = await anext(events)
         await asked(model, 1)
-        terminate(own_service, number)
+        terminate(sqlite_service, number)
         await drains(api)
         asked_again_at = time.monotonic()
-        terminate(own_service, number)
-        assert await exit_status(own_service) == 0
+        terminate(sqlite_service, number)
+        assert await exit_status(sqlite_service) == 0
         assert time.monotonic() - asked_again_at < PROMPT_SECONDS
-        with pytest.raises(CUT):
+        with suppress(*CUT):  # it may be told properly, or just cut
             assert [event async for event in events][-1].data["turn_running"]
-            raise httpx2.ReadError("it was told properly, which is also well")
-    own_service.start()
+    sqlite_service.start()
     reply = await ended(api, conversation["id"], start.data["assistant_message_id"])
     assert (reply["content"], reply["attempt"]) == ("You said: Hello", 2)
 
 
-async def test_an_idle_service_leaves_promptly_whoever_is_connected(own_service: Service, new_user: MakeUser) -> None:
-    own_service.start()
-    api = new_user()
+async def test_an_idle_service_leaves_promptly_whoever_is_connected(
+    sqlite_service: Service, new_user: MakeUser
+) -> None:
+    sqlite_service.start()
+    api = new_user(sqlite_service)
     conversation = await api.open()
     await api.history(conversation["id"])  # leaves a connection that is kept open
-    address = f"{own_service.url.replace('http', 'ws')}/api/v1/chat/ws/inbox/{api.user_id}?token={token(api.user_id)}"
+    address = (
+        f"{sqlite_service.url.replace('http', 'ws')}/api/v1/chat/ws/inbox/{api.user_id}?token={token(api.user_id)}"
+    )
     async with connect(address) as socket:
         started = time.monotonic()
-        terminate(own_service)
+        terminate(sqlite_service)
         assert await _closed(socket) == 1012
-    assert await exit_status(own_service) == 0
+    assert await exit_status(sqlite_service) == 0
     assert time.monotonic() - started < PROMPT_SECONDS

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import secrets
+import sys
 import uuid
 from contextlib import suppress
 
@@ -30,7 +31,7 @@ async def begin(api: Api, conversation_id: str, content: str) -> Event:
 
 async def test_a_message_whose_reply_is_pending(own_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     own_service.start()
-    api = new_user()
+    api = new_user(own_service)
     conversation = await api.open()
     model.tell(script=[{"first_byte_delay": 60}])
     sending = asyncio.create_task(api.send(conversation["id"], "Hello", client_message_id="one"))
@@ -50,7 +51,7 @@ async def test_a_message_whose_reply_is_pending(own_service: Service, new_user: 
 
 async def test_a_reply_in_the_middle_of_its_text(own_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     own_service.start()
-    api = new_user()
+    api = new_user(own_service)
     conversation = await api.open()
     model.tell(script=[{"pieces": ["Once", " upon", " a"], "stall_after": 3}, {"echo": True, "first_byte_delay": 1}])
     start = await begin(api, conversation["id"], "A story")
@@ -74,13 +75,11 @@ async def test_a_kill_right_after_the_message_was_accepted(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
     own_service.start()
-    api = new_user()
+    api = new_user(own_service)
     conversation = await api.open()
     async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body("Hello")) as (_, events):
         start = await anext(events)
         own_service.kill()
-        with suppress(*CUT):
-            assert all([event.event != "done" async for event in events]) or True
     own_service.start()
     reply = await ended(api, conversation["id"], start.data["assistant_message_id"])
     assert (reply["status"], reply["content"]) == ("delivered", "You said: Hello")
@@ -90,7 +89,7 @@ async def test_a_kill_right_after_the_message_was_accepted(
 
 async def test_waiting_turns_keep_their_order(own_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     own_service.start()
-    api = new_user()
+    api = new_user(own_service)
     conversation = await api.open()
     model.tell(script=[{"stall_after": 1}])
     begun = [await begin(api, conversation["id"], content) for content in ("One", "Two", "Three")]
@@ -111,7 +110,7 @@ async def test_a_delivered_text_stays_while_its_replacement_is_killed(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
     own_service.start()
-    api = new_user()
+    api = new_user(own_service)
     conversation = await api.open()
     _, first = await api.said(conversation["id"], "Hello")
     model.tell(script=[{"stall_after": 1}, {"pieces": ["Better"], "first_byte_delay": 1}])
@@ -136,7 +135,7 @@ async def test_a_turn_that_brings_down_its_process_is_given_up_and_can_be_tried_
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
     own_service.start()
-    api = new_user()
+    api = new_user(own_service)
     conversation = await api.open()
     model.tell(default={"stall_after": 0})
     async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body("Hello", "key")) as (_, events):
@@ -156,7 +155,7 @@ async def test_a_turn_that_brings_down_its_process_is_given_up_and_can_be_tried_
 
 async def _kill_at_random_moments(service: Service, api: Api, model: FakeModel, rounds: int) -> None:
     seed = secrets.randbelow(2**32)
-    print(f"seed {seed}")
+    sys.stdout.write(f"seed {seed}\n")
     rng = random.Random(seed)
     conversation = await api.open()
     # The whole turn takes about as long as the longest wait before the kill.
@@ -193,7 +192,7 @@ async def _note_start(api: Api, conversation_id: str, content: str, key: str, to
 
 async def test_a_kill_at_random_moments_of_a_turn(own_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     own_service.start()
-    await _kill_at_random_moments(own_service, new_user(), model, rounds=6)
+    await _kill_at_random_moments(own_service, new_user(own_service), model, rounds=4)
 
 
 @pytest.mark.long
@@ -202,4 +201,4 @@ async def test_a_kill_at_many_random_moments_of_a_turn(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
     own_service.start()
-    await _kill_at_random_moments(own_service, new_user(), model, rounds=40)
+    await _kill_at_random_moments(own_service, new_user(own_service), model, rounds=40)

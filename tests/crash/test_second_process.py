@@ -8,10 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from tests.cli.commands import Cli
-from tests.client import Api
 from tests.crash.conftest import MakeUser
 from tests.crash.test_bad_database import fingerprints, refused
 from tests.service import START_SECONDS, Service
@@ -64,21 +62,15 @@ def _first_to_end(processes: "list[subprocess.Popen[str]]") -> "subprocess.Popen
     return found
 
 
-@pytest.fixture
-async def api(own_service: Service, new_user: MakeUser, dialect: str) -> Api:
-    if dialect != "sqlite":
-        pytest.skip("how SQLite locks concerns SQLite only")
-    own_service.start()
-    return new_user()
-
-
 async def test_a_program_that_holds_the_lock_delays_and_refuses_but_loses_nothing(
-    own_service: Service, api: Api
+    sqlite_service: Service, new_user: MakeUser
 ) -> None:
+    sqlite_service.start()
+    api = new_user(sqlite_service)
     conversation = await api.open()
     await api.said(conversation["id"], "Before")
     before = await api.history(conversation["id"], include="unfinished")
-    with closing(_open(own_service.folder)) as other:
+    with closing(_open(sqlite_service.folder)) as other:
         other.execute("BEGIN IMMEDIATE")
         sending = [api.send(conversation["id"], "Hello", client_message_id=f"key {number}") for number in range(3)]
         refusals = await asyncio.gather(*sending)

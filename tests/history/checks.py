@@ -33,9 +33,7 @@ def _check_order(conversation: Row, history: list[Row], record: Record) -> None:
         record.require(is_rising, "messages out of order", one=one, other=other)
     if history:
         record.require(conversation.last_seq == history[-1].seq, "a wrong last_seq", is_=conversation)
-        record.require(
-            conversation.last_message_time >= history[-1].created_at, "a wrong last time", is_=conversation
-        )
+        record.require(conversation.last_message_time >= history[-1].created_at, "a wrong last time", is_=conversation)
 
 
 def _check_pairs(history: list[Row], record: Record) -> None:
@@ -221,9 +219,7 @@ def _check_prompt(call: Call, question: Row, stored: Stored, calls: list[Call], 
     before = [row for row in stored.history[question.conversation_id] if row.seq < question.seq]
     said = [row.content for row in before if row.role == "user"]
     shown = [text for role, text in call.prompt if role == "user"]
-    record.require(
-        said[len(said) - len(shown) :] == shown, "a prompt without the history", call=call, said=said[-12:]
-    )
+    record.require(said[len(said) - len(shown) :] == shown, "a prompt without the history", call=call, said=said[-12:])
     by_content = {row.content: row for row in before if row.role == "user"}
     expected: Row | None = None  # the user message whose answer has to come next, if it was delivered at once
     for role, text in [*call.prompt, ("user", call.question)]:
@@ -261,7 +257,8 @@ def check_usage(stored: Stored, record: Record) -> None:
             tokens = {
                 usage.output_tokens
                 for usage in stored.usage
-                if (usage.turn_id, usage.attempt) == (row.id, row.attempt) and usage.outcome in ("completed", "truncated")
+                if (usage.turn_id, usage.attempt) == (row.id, row.attempt)
+                and usage.outcome in ("completed", "truncated")
             }
             record.require(row.token_count in tokens, "other tokens than paid for", row=row, paid=tokens)
         for attempt in range(1, row.attempt):
@@ -287,10 +284,10 @@ def check_events(stored: Stored, record: Record) -> None:
         if row is None:
             record.require(user in has_deleted, "an event that was not stored", frame=frame)
             continue
-        record.require((row.event, _data(row)) == (frame["event"], frame["data"]), "another event is stored", frame=frame)
-    told_of = {
-        _data(row).get("message", {}).get("id") for log in stored.events.values() for row in log.values()
-    }
+        record.require(
+            (row.event, _data(row)) == (frame["event"], frame["data"]), "another event is stored", frame=frame
+        )
+    told_of = {_data(row).get("message", {}).get("id") for log in stored.events.values() for row in log.values()}
     for row in stored.messages.values():
         if row.origin == "model" and row.status in READABLE:
             record.require(row.id in told_of, "a delivered reply without an event", row=row)

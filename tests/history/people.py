@@ -7,8 +7,9 @@ the record.
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any, Protocol
 
 import aiohttp
@@ -32,8 +33,10 @@ MEMORY = 12
 class Server(Protocol):
     """Where to send requests, and when there is somebody to hear them."""
 
-    url: str
     up: asyncio.Event
+
+    @property
+    def url(self) -> str: ...
 
 
 class Answer:
@@ -119,7 +122,9 @@ class Person:
 
     # requests
 
-    async def request(self, method: str, path: str, body: Json | None = None, **query: str) -> Answer:
+    async def request(
+        self, method: str, path: str, body: Json | None = None, query: Mapping[str, str] | None = None
+    ) -> Answer:
         """Raises one of CUT when there is no whole answer."""
         async with self.session.request(
             method, f"{self.server.url}{path}", json=body, params=query, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)
@@ -177,14 +182,18 @@ class Person:
 
     def _new(self, conversation: str, key: str | None) -> Sent:
         self._number += 1
-        words = " ".join(self.rng.choice(("when", "kya", "🙂", "ठीक", "then", "é")) for _ in range(self.rng.randint(0, 5)))
+        words = " ".join(
+            self.rng.choice(("when", "kya", "🙂", "ठीक", "then", "é")) for _ in range(self.rng.randint(0, 5))
+        )
         sent = Sent(conversation, f"{self.id}/{self._number} {words}".strip(), key)
         self.sent.append(sent)
         self.record.sent.append(sent)
         return sent
 
     def _keyed(self, conversation: str) -> Sent:
-        return self._new(conversation, str(uuid.UUID(int=self.rng.getrandbits(128))) if self.rng.random() < 0.9 else None)
+        return self._new(
+            conversation, str(uuid.UUID(int=self.rng.getrandbits(128))) if self.rng.random() < 0.9 else None
+        )
 
     @staticmethod
     def _body(sent: Sent) -> Json:
@@ -321,9 +330,7 @@ class Person:
             self.readings.append((conversation, reading))
             del self.readings[:-MEMORY]
 
-    async def _read(
-        self, reading: Reading, response: aiohttp.ClientResponse, sent: Sent | None, begun: int
-    ) -> None:
+    async def _read(self, reading: Reading, response: aiohttp.ClientResponse, sent: Sent | None, begun: int) -> None:
         """To the end of the connection, or until the reader has had enough."""
         self.record.answers["200 stream"] += 1
         patience = self.rng.randint(1, 6) if self.rng.random() < 0.25 else None
@@ -360,11 +367,11 @@ class Person:
         elif self.replies:
             conversation, reply_id = self.rng.choice(self.replies)
             reading = Reading(self.record)
-            await self._resume(conversation, reply_id, reading, wrong_id=self.rng.choice(("x", "99-1", "1-999999", None)))
+            await self._resume(
+                conversation, reply_id, reading, wrong_id=self.rng.choice(("x", "99-1", "1-999999", None))
+            )
 
-    async def _resume(
-        self, conversation: str, reply_id: str, reading: Reading, *, wrong_id: str | None = None
-    ) -> None:
+    async def _resume(self, conversation: str, reply_id: str, reading: Reading, *, wrong_id: str | None = None) -> None:
         begun = self.record.tick()
         place = reading.last_event_id or wrong_id
         url = f"{self.server.url}{CONVERSATIONS}/{conversation}/messages/{reply_id}/stream"
@@ -440,14 +447,14 @@ class Person:
         query = {"limit": str(self.rng.randint(1, 200)), "order": self.rng.choice(("asc", "desc"))}
         if self.rng.random() < 0.5:
             query["include"] = "unfinished"
-        answer = await self.request("GET", f"{CONVERSATIONS}/{conversation}/messages", **query)
+        answer = await self.request("GET", f"{CONVERSATIONS}/{conversation}/messages", query=query)
         if answer.status == 200:
             self._check_page(answer.body, query, begun, is_doomed=conversation in self.record.doomed)
 
     def _check_page(self, page: Json, query: dict[str, str], begun: int, *, is_doomed: bool) -> None:
         messages: list[Json] = page["messages"]
         ordered = messages if query["order"] == "asc" else messages[::-1]
-        for one, other in zip(ordered, ordered[1:], strict=False):
+        for one, other in pairwise(ordered):
             is_rising = one["sequence"] < other["sequence"] and one["created_at"] < other["created_at"]
             self.record.require(is_rising, "a history out of order", one=one, other=other)
         if "include" not in query:
@@ -464,7 +471,7 @@ class Person:
     async def look_at_inbox(self) -> None:
         begun = self.record.tick()
         version = self.rng.choice(("v1", "v2"))
-        answer = await self.request("GET", f"/api/{version}/chat/conversations", limit="100")
+        answer = await self.request("GET", f"/api/{version}/chat/conversations", query={"limit": "100"})
         if answer.status != 200:
             return
         found: list[Json] = answer.body["conversations"]

@@ -37,6 +37,7 @@ class Reply:
     def __init__(self, reply_id: str) -> None:
         self.id = reply_id
         self.ended: dict[int, Json] = {}  # by attempt: the first sight of its end
+        self.ended_since: dict[int, int] = {}
         self.texts: dict[int, str] = {}  # by attempt: the most that any stream has shown
         self.deltas: list[tuple[int, int, str]] = []  # (attempt, offset, text) from sockets
         self.stops: dict[int, tuple[str, str]] = {}  # by attempt: (code, text) where a stream said "error"
@@ -104,6 +105,9 @@ class Record:
             self._saw_end(reply, message)
         if begun is None:
             return
+        if status not in FINAL:
+            is_over = reply.ended_since.get(attempt, begun) < begun
+            self.require(not is_over, "an attempt that ended goes on", message=message)
         newest = max((known for known, tick in reply.attempt_since.items() if tick < begun), default=0)
         self.require(attempt >= newest, "an older attempt came back", message=message, known=newest)
         if reply.delivered_since is not None and reply.delivered_since < begun:
@@ -113,6 +117,8 @@ class Record:
         reply.attempt_since.setdefault(attempt, self.tick())
         if status in READABLE and reply.delivered_since is None:
             reply.delivered_since = self.tick()
+        if status in FINAL:
+            reply.ended_since.setdefault(attempt, self.tick())
         if status == "read":
             reply.read_since.setdefault(attempt, self.tick())
 
@@ -161,9 +167,7 @@ class Record:
             return
         known = reply.texts.get(attempt, "")
         longer, shorter = (text, known) if len(text) > len(known) else (known, text)
-        self.require(
-            longer.startswith(shorter), "two readers of an attempt saw different texts", one=known, other=text
-        )
+        self.require(longer.startswith(shorter), "two readers of an attempt saw different texts", one=known, other=text)
         reply.texts[attempt] = longer
 
     def saw_stop(self, reply_id: str, attempt: int, code: str, text: str) -> None:

@@ -41,4 +41,6 @@ def _all(service: Service, table: Table) -> list[Row]:
 
 def is_at_rest(service: Service) -> bool:
     """Nothing runs, nothing waits to be counted."""
-    return not any(fetch(service, select(table).limit(1)) for table in (tables.turns, tables.jobs, tables.counter_deltas))
+    return not any(
+        fetch(service, select(table).limit(1)) for table in (tables.turns, tables.jobs, tables.counter_deltas)
+    )

@@ -4,6 +4,8 @@ import asyncio
 import os
 import random
 import secrets
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -17,7 +19,7 @@ from tests.history import checks
 from tests.history.inbox import Inbox
 from tests.history.killer import Killer
 from tests.history.people import CONVERSATIONS, Person
-from tests.history.record import Record
+from tests.history.record import READABLE, Record
 from tests.history.stored import Stored, is_at_rest
 from tests.history.vendor import RandomVendor
 from tests.rows import fetch
@@ -30,6 +32,7 @@ SOCKETS = 2
 # Longer than any turn may take that was accepted in the last moment, and the jobs behind it.
 REST_SECONDS = 60.0
 SHOWN = 25
+LONGEST = 3000
 
 
 class World:
@@ -91,7 +94,7 @@ class World:
         for person in self.people:
             mine = {key: row for key, row in stored.conversations.items() if row.user_id == person.id}
             for version in ("v1", "v2"):
-                page = (await person.request("GET", f"/api/{version}/chat/conversations", limit="100")).body
+                page = (await person.request("GET", f"/api/{version}/chat/conversations", query={"limit": "100"})).body
                 shown = {entry["id"]: entry for entry in page["conversations"]}
                 self.record.require(page["total"] == len(mine) and set(shown) == set(mine), "a wrong list", page=page)
                 for key, row in mine.items():
@@ -112,7 +115,7 @@ async def _pages(person: Person, conversation: str, include: str) -> AsyncIterat
     """The whole history, oldest first, by keyset."""
     query = {"order": "asc", "limit": "37", "include": include}
     while True:
-        page = (await person.request("GET", f"{CONVERSATIONS}/{conversation}/messages", **query)).body
+        page = (await person.request("GET", f"{CONVERSATIONS}/{conversation}/messages", query=query)).body
         for message in page["messages"]:
             yield message
         if not page["has_more"]:
@@ -146,33 +149,33 @@ async def _run(service: Service, seconds: float, seed: int) -> Record:
         record.require(status == 0, "stopped with another status", status=status)
         record.operations["model call"] = len(vendor.calls)
         record.operations["stored message"] = len(stored.messages)
-        record.operations["delivered reply"] = sum(row.origin == "model" and row.status in checks.READABLE
+        record.operations["delivered reply"] = sum(row.origin == "model" and row.status in READABLE
                                                    for row in stored.messages.values())  # fmt: skip
         return record
 
 
-def _report(record: Record, seed: int) -> None:
-    print(f"HISTORY_SEED={seed}")
-    print(dict(record.operations))
-    print(dict(record.answers))
-    kinds: dict[str, int] = {}
-    for violation in record.violations:
-        kind = violation.partition(":")[0]
-        kinds[kind] = kinds.get(kind, 0) + 1
-    print("violations:", kinds)
-    for violation in record.violations[:SHOWN]:
-        print(" -", violation[:3000])
+def _report(record: Record, seed: int) -> str:
+    kinds = Counter(violation.partition(":")[0] for violation in record.violations)
+    lines = [
+        f"HISTORY_SEED={seed}",
+        f"operations: {dict(record.operations)}",
+        f"answers: {dict(record.answers)}",
+        f"violations: {dict(kinds)}",
+        *(f"- {violation[:LONGEST]}" for violation in record.violations[:SHOWN]),
+    ]
+    return "\n".join(lines)
 
 
 async def _check(service: Service, seconds: float) -> None:
     seed = int(os.environ.get("HISTORY_SEED", secrets.randbelow(2**32)))
     record = await _run(service, seconds, seed)
-    _report(record, seed)
-    assert not record.violations, f"{len(record.violations)} violations, first: {record.violations[0][:1000]}"
+    report = _report(record, seed)
+    sys.stdout.write(f"{report}\n")
+    assert not record.violations, report
     # A run in which nothing happened proves nothing.
-    assert record.operations["delivered reply"] > seconds
-    assert record.operations["kill -9"] >= 1
-    assert record.operations["durable event"] > 0
+    assert record.operations["delivered reply"] > seconds, report
+    assert record.operations["kill -9"] >= 1, report
+    assert record.operations["durable event"] > 0, report
 
 
 @pytest.mark.timeout(400)

@@ -2,11 +2,14 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 MILLISECOND = 1_000
 SECOND = 1_000_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTES_A_DAY = 24 * 60
+_MINUTES = tuple(f"{minute // 60:02d}:{minute % 60:02d}" for minute in range(_MINUTES_A_DAY))
 
 
 def now() -> int:
@@ -14,6 +17,17 @@ def now() -> int:
     return time.time_ns() // 1_000
 
 
+@lru_cache(maxsize=1024)
+def _date(days: int) -> str:
+    return (_EPOCH + timedelta(days=days)).date().isoformat()
+
+
 def to_text(micros: int) -> str:
-    """RFC 3339 with six fraction digits and Z: `2026-03-01T09:30:00.123456Z`."""
-    return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")[:26] + "Z"
+    """RFC 3339 with six fraction digits and Z: `2026-03-01T09:30:00.123456Z`.
+
+    A page of messages has a hundred times: datetime's own formatting takes three times as long.
+    """
+    seconds, fraction = divmod(micros, SECOND)
+    minutes, second = divmod(seconds, 60)
+    days, minute = divmod(minutes, _MINUTES_A_DAY)
+    return f"{_date(days)}T{_MINUTES[minute]}:{second:02d}.{fraction:06d}Z"

@@ -47,7 +47,9 @@ _STREAM: dict[int | str, dict[str, Any]] = {
         "content": {"text/event-stream": {"itemSchema": _EVENT}},
     }
 }
-_REPLY_OR_STREAM = {200: {**_STREAM[200], "description": "Both messages; with `stream=true` server-sent events"}}
+_REPLY_OR_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {**_STREAM[200], "description": "Both messages; with `stream=true` server-sent events"}
+}
 
 
 @router.post("", response_model=SendResult, responses=errors(409, 413, 504))
@@ -99,9 +101,7 @@ async def resume_stream(
     return _stream(services, attached, last_event_id or last_event_id_query, is_resume=True)
 
 
-@router.post(
-    "/{message_id}/regenerate", response_model=SendResult, responses={**errors(409, 504), **_REPLY_OR_STREAM}
-)
+@router.post("/{message_id}/regenerate", response_model=SendResult, responses={**errors(409, 504), **_REPLY_OR_STREAM})
 async def regenerate_message(
     request: Request,
     conversation_id: PathId,
