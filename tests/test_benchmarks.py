@@ -16,7 +16,8 @@ TINY = Counts(
 )  # fmt: skip
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.long
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("part", PARTS)
 async def test_a_part_measures_its_quantities(part: str) -> None:
     measured, _ = await measure([part], TINY)
@@ -24,11 +25,13 @@ async def test_a_part_measures_its_quantities(part: str) -> None:
     assert measured.keys() == named
     for key, value in measured.items():
         assert math.isfinite(value), key
-        assert value > 0 or key in ("lost", "first_p50", "first_p99", "late", "socket"), key
+        # So few operations may cost less than the clock of the CPU shows.
+        assert value >= 0 or key in ("first_p50", "first_p99", "late", "socket"), key
     assert "| quantity |" in table(measured)
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.long
+@pytest.mark.timeout(200)
 async def test_the_comparison_covers_every_way() -> None:
     _, cells = await measure([COMPARISON], TINY)
     assert len({cell.way for cell in cells}) >= 3

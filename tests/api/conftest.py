@@ -13,11 +13,11 @@ StartService = Callable[..., Service]
 MakeUser = Callable[..., Api]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service_with(
     request: pytest.FixtureRequest, dialect: str, tmp_path_factory: pytest.TempPathFactory, model_process: FakeModel
 ) -> Iterator[StartService]:
-    """`service_with(NAME="value", …)`: a service with these settings, started once for the tests of a module."""
+    """`service_with(NAME="value", …)`: a service with these settings, started once and shared as `service` is."""
     services: dict[frozenset[tuple[str, str | None]], Service] = {}
     with ExitStack() as stack:
 
@@ -31,6 +31,28 @@ def service_with(
             return services[key]
 
         yield start
+
+
+@pytest.fixture
+def impatient(service_with: StartService) -> Service:
+    """A service for everything that is tested with short times and small numbers; one, because a start costs."""
+    return service_with(
+        ENVIRONMENT="development",
+        DOCS_ENABLED="false",
+        SEND_TIMEOUT_SECONDS="0.5",
+        STREAM_IDLE_LIMIT_SECONDS="1",
+        STREAM_COALESCE_MS="1000",
+        CACHE_TTL_SECONDS="0.001",
+        WS_PING_SECONDS="0.5",
+        WS_REPLAY_EVENTS="3",
+    )
+
+
+@pytest.fixture
+def broken(service_with: StartService, model: FakeModel) -> Service:
+    """A service whose circuits are open, or open with the first failure; the model fails."""
+    model.tell(default={"status": 503})
+    return service_with(BREAKER_FAILURES="1", BREAKER_OPEN_SECONDS="600")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from tests.client import Api, Json
+from tests.client import PLAIN, Api, Json
 from tests.service import token
 
 DURABLE = {"new_message", "message_updated", "conversation_read", "conversation_deleted"}
@@ -37,7 +37,7 @@ class Frames:
 
 
 async def describe(url: str) -> Frames:
-    async with httpx2.AsyncClient(base_url=url) as client:
+    async with httpx2.AsyncClient(base_url=url, verify=PLAIN) as client:
         return Frames((await client.get("/api/v1/chat/ws/docs")).json())
 
 

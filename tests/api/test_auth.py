@@ -16,7 +16,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from tests.api.conftest import MakeUser, StartService
 from tests.api.expecting import refused
-from tests.client import Api, Document
+from tests.client import PLAIN, Api, Document
 from tests.rows import add_influencer
 from tests.service import ISSUER, SECRET, Service, token
 from yral_chat.core.clock import SECOND, now
@@ -26,7 +26,7 @@ ME, DEV_TOKEN = "/api/v1/auth/me", "/api/v1/auth/dev-token"
 
 async def ask(service: Service, document: Document, authorization: str | None, path: str = ME) -> httpx2.Response:
     """As somebody with this header."""
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         headers = {} if authorization is None else {"Authorization": authorization}
         response = await client.get(path, headers=headers)
     document.check(response)
@@ -124,7 +124,7 @@ async def test_leeway_is_granted(service: Service, document: Document) -> None:
 
 
 async def test_every_protected_route_refuses_a_stranger(service: Service, document: Document) -> None:
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         for path, operations in document.document["paths"].items():
             for method, operation in operations.items():
                 is_protected = operation.get("security") == [{"HTTPBearer": []}] and not path.startswith(
@@ -141,16 +141,15 @@ async def test_every_protected_route_refuses_a_stranger(service: Service, docume
 # --- development tokens
 
 
-async def test_dev_tokens_exist_in_development_only(service_with: StartService, user_of: MakeUser, api: Api) -> None:
+async def test_dev_tokens_exist_in_development_only(impatient: Service, user_of: MakeUser, api: Api) -> None:
     for body in ({"user_id": "somebody"}, {}, None, {"user_id": 5}):
         refused(await api.post(DEV_TOKEN, body), 404, "not_found")
-    service = service_with(ENVIRONMENT="development")
-    developer = user_of(service)
+    developer = user_of(impatient)
     response = await developer.post(DEV_TOKEN, {"user_id": " somebody ", "is_anonymous": True, "ttl_seconds": "60"})
     assert response.status_code == 200, response.text
     given = response.json()
     assert (given["token_type"], given["expires_in"]) == ("Bearer", 60)
-    me = await ask(service, developer.document, f"Bearer {given['token']}")
+    me = await ask(impatient, developer.document, f"Bearer {given['token']}")
     assert me.json() == {"user_id": "somebody", "is_anonymous": True, "owned_bot_ids": []}
     assert (await developer.post(DEV_TOKEN, {"user_id": "x", "ttl_seconds": None})).json()["expires_in"] == 3600
 
@@ -161,8 +160,8 @@ async def test_dev_tokens_exist_in_development_only(service_with: StartService, 
      {"user_id": "x", "ttl_seconds": 86401}, {"user_id": "x", "ttl_seconds": 1.5},
      {"user_id": "x", "is_anonymous": "y?"}],
 )  # fmt: skip
-async def test_dev_tokens_are_validated(service_with: StartService, user_of: MakeUser, body: Any) -> None:
-    developer = user_of(service_with(ENVIRONMENT="development"))
+async def test_dev_tokens_are_validated(impatient: Service, user_of: MakeUser, body: Any) -> None:
+    developer = user_of(impatient)
     refused(await developer.post(DEV_TOKEN, body), 422, "validation_error")
 
 
@@ -202,7 +201,7 @@ class Issuers:
         return f"Bearer {jwt.encode(payload, key or self.key, algorithm=algorithm, headers=headers)}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def issuers(tmp_path_factory: pytest.TempPathFactory) -> Issuers:
     return Issuers(tmp_path_factory.mktemp("issuers"))
 
@@ -242,7 +241,7 @@ async def test_a_public_key_is_no_shared_secret(
 
 async def test_production_issues_no_tokens(service_with: StartService, issuers: Issuers) -> None:
     service = service_with(**issuers.settings)
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         refused(await client.post(DEV_TOKEN, json={"user_id": "me"}), 404, "not_found")
 
 
@@ -255,7 +254,7 @@ async def test_production_guards_its_figures(
         error = refused(await ask(service, document, header, path), 401, "unauthorized")
         assert error["message"] == "Invalid metrics token"
     assert (await ask(service, document, "bearer metrics-secret", path)).status_code == 200
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         assert (await client.get(path, headers={"X-Admin-Key": "admin-secret"})).status_code == 200
         for wrong in (b"", b"wrong", b"admin-secret2", "é".encode()):
             error = refused(await client.get(path, headers={b"X-Admin-Key": wrong}), 401, "unauthorized")
@@ -264,6 +263,6 @@ async def test_production_guards_its_figures(
 
 async def test_production_has_no_cors_unless_told(service_with: StartService, issuers: Issuers) -> None:
     service = service_with(**issuers.settings)
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         response = await client.get("/health/live", headers={"Origin": "https://app.example"})
     assert "access-control-allow-origin" not in response.headers

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from tests.api.expecting import open_fresh, refused
-from tests.client import Api, Document, messages
+from tests.client import PLAIN, Api, Document, messages
 from tests.rows import fetch
 from tests.service import FakeModel, Service, token
 from yral_chat.db.tables import conversations as conversation_rows
@@ -363,7 +363,7 @@ async def test_bytes_that_are_no_request_end_only_their_connection(service: Serv
 
 
 async def test_many_headers_and_long_tokens_are_refused_politely(service: Service) -> None:
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         response = await client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {'a.' * 20_000}"})
         refused(response, 401, "unauthorized")
         twice = [("Authorization", f"Bearer {token('a')}"), ("Authorization", f"Bearer {token('b')}")]
@@ -377,7 +377,7 @@ async def test_refusals_store_nothing(api: Api, other: Api, service: Service, mo
     conversation = await open_fresh(api, service)
     before = await api.history(conversation["id"], include="unfinished")
     body = {"message_type": "text", "content": "Hello"}
-    for client, status in ((other, 403), (httpx2.AsyncClient(base_url=service.url), 401)):
+    for client, status in ((other, 403), (httpx2.AsyncClient(base_url=service.url, verify=PLAIN), 401)):
         response = await client.post(messages(conversation["id"]), json=body)
         assert response.status_code == status
         if isinstance(client, httpx2.AsyncClient):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.api.conftest import MakeUser, StartService
+from tests.api.conftest import MakeUser
 from tests.api.expecting import newest, open_fresh, refused
 from tests.api.sockets import DURABLE, Frames, address, closing, describe, inbox_of, names, seqs, socket_at
 from tests.client import Api, Json, messages
@@ -176,8 +176,8 @@ async def shake_hands(api: Api, **options: Any) -> tuple[asyncio.StreamReader, a
     return reader, writer
 
 
-async def test_a_client_that_answers_no_ping_is_closed(service_with: StartService, user_of: MakeUser) -> None:
-    api = user_of(service_with(WS_PING_SECONDS="0.3", WS_REPLAY_EVENTS="3"))
+async def test_a_client_that_answers_no_ping_is_closed(impatient: Service, user_of: MakeUser) -> None:
+    api = user_of(impatient)
     reader, writer = await shake_hands(api)
     received = await asyncio.wait_for(reader.read(), 10)
     assert received[0] == 0x89, "a ping"
@@ -397,10 +397,9 @@ async def test_an_unknown_number_leads_to_resync(api: Api, service: Service, fra
         assert seqs([await inbox.take()]) == [2]
 
 
-async def test_events_that_are_no_longer_kept_lead_to_resync(service_with: StartService, user_of: MakeUser) -> None:
-    service = service_with(WS_PING_SECONDS="0.3", WS_REPLAY_EVENTS="3")
-    api, frames = user_of(service), await describe(service.url)
-    conversation = await open_fresh(api, service)
+async def test_events_that_are_no_longer_kept_lead_to_resync(impatient: Service, user_of: MakeUser) -> None:
+    api, frames = user_of(impatient), await describe(impatient.url)
+    conversation = await open_fresh(api, impatient)
     for _ in range(5):
         await api.post(conversation_path(conversation, "/read"))
     async with inbox_of(api, frames, since=1) as inbox:

@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.api.conftest import MakeUser, StartService
+from tests.api.conftest import MakeUser
 from tests.api.expecting import refused
-from tests.client import Api, Json
+from tests.client import PLAIN, Api, Json
 from tests.rows import add_influencer
 from tests.service import Service, token
 from yral_chat.core.clock import SECOND, now
@@ -28,36 +28,30 @@ def ids(page: Json) -> list[str]:
     return [influencer["id"] for influencer in page["influencers"]]
 
 
-@pytest.fixture
-def uncached(service_with: StartService) -> Service:
-    """A service whose cache forgets at once, so that rows written beside it are seen."""
-    return service_with(CACHE_TTL_SECONDS="0.001")
-
-
 # --- lists
 
 
-async def test_the_personas_that_ship_are_listed(uncached: Service, user_of: MakeUser) -> None:
-    api = user_of(uncached)
+async def test_the_personas_that_ship_are_listed(impatient: Service, user_of: MakeUser) -> None:
+    api = user_of(impatient)
     page = await listed(api, limit=100)
     shipped = [row for row in page["influencers"] if row["display_name"] != "Somebody"]
     assert len(shipped) >= 8
     for row in shipped:
         assert row["is_active"] == "active"
-        assert row["avatar_url"].startswith(f"{uncached.url}/static/personas/")
+        assert row["avatar_url"].startswith(f"{impatient.url}/static/personas/")
         assert 3 <= len(row["suggested_messages"]) <= 4
         assert (row["system_prompt"], row["parent_principal_id"]) == (None, None)
         assert (await api.http.get(row["avatar_url"])).status_code == 200
 
 
-async def test_the_list_has_active_before_coming_and_newest_first(uncached: Service, user_of: MakeUser) -> None:
-    api = user_of(uncached)
+async def test_the_list_has_active_before_coming_and_newest_first(impatient: Service, user_of: MakeUser) -> None:
+    api = user_of(impatient)
     before = ids(await listed(api, limit=100))
     times = [now() + number * SECOND for number in range(3)]
-    old, new = (add_influencer(uncached, created_at=at) for at in times[:2])
-    coming = add_influencer(uncached, status="coming_soon", created_at=times[2])
-    add_influencer(uncached, status="discontinued", created_at=times[2])
-    same = sorted(add_influencer(uncached, created_at=times[2]) for _ in range(2))
+    old, new = (add_influencer(impatient, created_at=at) for at in times[:2])
+    coming = add_influencer(impatient, status="coming_soon", created_at=times[2])
+    add_influencer(impatient, status="discontinued", created_at=times[2])
+    same = sorted(add_influencer(impatient, created_at=times[2]) for _ in range(2))
     page = await listed(api, limit=100)
     active_before = [row for row in before if row not in (coming,)]
     assert [row for row in ids(page) if row not in active_before] == [*same, new, old, coming]
@@ -66,14 +60,14 @@ async def test_the_list_has_active_before_coming_and_newest_first(uncached: Serv
     assert page["influencers"][-1]["is_active"] == "coming_soon"
 
 
-async def test_trending_has_active_ones_by_messages(uncached: Service, user_of: MakeUser) -> None:
-    api = user_of(uncached)
+async def test_trending_has_active_ones_by_messages(impatient: Service, user_of: MakeUser) -> None:
+    api = user_of(impatient)
     before = await listed(api, TRENDING, limit=100)
-    much = add_influencer(uncached, message_count=3_000_000_000)
-    later = add_influencer(uncached, message_count=5000, created_at=now() + SECOND)
-    sooner = add_influencer(uncached, message_count=5000)
-    add_influencer(uncached, message_count=9_000_000_000, status="coming_soon")
-    add_influencer(uncached, message_count=9_000_000_000, status="discontinued")
+    much = add_influencer(impatient, message_count=3_000_000_000)
+    later = add_influencer(impatient, message_count=5000, created_at=now() + SECOND)
+    sooner = add_influencer(impatient, message_count=5000)
+    add_influencer(impatient, message_count=9_000_000_000, status="coming_soon")
+    add_influencer(impatient, message_count=9_000_000_000, status="discontinued")
     page = await listed(api, TRENDING, limit=100)
     assert ids(page)[:3] == [much, later, sooner]
     assert page["total"] == before["total"] + 3
@@ -82,8 +76,8 @@ async def test_trending_has_active_ones_by_messages(uncached: Service, user_of: 
 
 
 @pytest.mark.parametrize("path", [LIST, TRENDING])
-async def test_pages_have_no_gap_and_no_repetition(uncached: Service, user_of: MakeUser, path: str) -> None:
-    api = user_of(uncached)
+async def test_pages_have_no_gap_and_no_repetition(impatient: Service, user_of: MakeUser, path: str) -> None:
+    api = user_of(impatient)
     whole = await listed(api, path, limit=100)
     assert whole["has_more"] is False
     joined: list[str] = []
@@ -177,7 +171,7 @@ async def test_a_bad_token_counts_as_none(api: Api, service: Service, header: st
     bot = add_influencer(service, owner_id=api.user_id)
     if header == "expired":
         header = f"Bearer {token(api.user_id, ttl_seconds=-100)}"
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         for path in (LIST, TRENDING, f"{LIST}/{bot}"):
             response = await client.get(path, headers={"Authorization": header} if header else {})
             assert response.status_code == 200
@@ -220,7 +214,7 @@ async def test_a_list_is_compressed_for_those_who_can_read_it(
     api: Api, service: Service, accepted: str, is_compressed: bool
 ) -> None:
     path = f"{service.url}{LIST}?limit=8&offset=0"
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(verify=PLAIN) as client:
         request = client.build_request("GET", path, headers={"Accept-Encoding": accepted})
         response = await client.send(request, stream=True)
         raw = b"".join([chunk async for chunk in response.aiter_raw()])
@@ -256,7 +250,7 @@ async def counted(api: Api) -> dict[str, float]:
     return {name: float(value) for name, value in found}
 
 
-async def test_the_cache_counts_hits_and_misses(uncached: Service, api: Api, service: Service) -> None:
+async def test_the_cache_counts_hits_and_misses(api: Api, service: Service) -> None:
     bot = add_influencer(service)
     before = await counted(api)
     await api.get(f"{LIST}/{bot}")

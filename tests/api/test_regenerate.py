@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.api.conftest import MakeUser, StartService
+from tests.api.conftest import MakeUser
 from tests.api.expecting import GREETING, asked, newest, open_fresh, refused, texts_sent
 from tests.client import Api, Event, Json, messages, text_of
 from tests.rows import add_influencer, set_status
@@ -188,12 +188,11 @@ async def test_a_key_that_repeats_during_a_replacement_gets_the_stored_pair(
 
 
 async def test_a_slow_regeneration_times_out_and_goes_on(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
+    impatient: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
-    service = service_with(SEND_TIMEOUT_SECONDS="0.4")
-    api = user_of(service)
-    conversation = await open_fresh(api, service)
-    _, reply = await api.said(conversation["id"], "Hello")
+    api = user_of(impatient)
+    conversation = await open_fresh(api, impatient)
+    reply = (await api.stream(conversation["id"], "Hello"))[-1].data["assistant_message"]
     model.tell(default={"pieces": ["Slow"], "first_byte_delay": 1.0})
     error = refused(await regenerate(api, reply), 504, "turn_timeout", retry_after="5")
     assert error["details"]["assistant_message"] == reply

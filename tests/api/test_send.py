@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import MakeUser, StartService
+from tests.api.conftest import MakeUser
 from tests.api.expecting import GREETING, asked, newest, open_fresh, refused, texts_sent
 from tests.client import Api, Json, messages
 from tests.rows import add_influencer, set_status
@@ -181,13 +181,11 @@ async def test_a_failure_before_the_first_token_is_retried_inside_the_turn(
 
 
 async def test_open_circuits_say_that_no_provider_can_be_used(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
+    broken: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
-    service = service_with(BREAKER_FAILURES="1", BREAKER_OPEN_SECONDS="600")
-    api = user_of(service)
-    conversation = await open_fresh(api, service)
-    model.tell(default={"status": 503})
-    refused(await api.send(conversation["id"], "First"), 503, "ai_unavailable", retry_after="5")
+    api = user_of(broken)
+    conversation = await open_fresh(api, broken)
+    await api.send(conversation["id"], "First")
     calls = model.state()["requests"]
     error = refused(await api.send(conversation["id"], "Second"), 503, "no_provider", retry_after="30")
     reply = error["details"]["assistant_message"]
@@ -196,11 +194,10 @@ async def test_open_circuits_say_that_no_provider_can_be_used(
 
 
 async def test_a_slow_reply_is_a_timeout_for_the_sender_and_goes_on(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
+    impatient: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
-    service = service_with(SEND_TIMEOUT_SECONDS="0.4")
-    api = user_of(service)
-    conversation = await open_fresh(api, service)
+    api = user_of(impatient)
+    conversation = await open_fresh(api, impatient)
     model.tell(default={"pieces": ["Slow", " but", " sure"], "chunk_delay": 0.7})
     error = refused(await api.send(conversation["id"], "Hurry"), 504, "turn_timeout", retry_after="5")
     reply = error["details"]["assistant_message"]
@@ -216,11 +213,10 @@ async def test_a_slow_reply_is_a_timeout_for_the_sender_and_goes_on(
 
 
 async def test_the_time_limit_covers_the_wait_for_earlier_turns(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
+    impatient: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
-    service = service_with(SEND_TIMEOUT_SECONDS="0.4")
-    api = user_of(service)
-    conversation = await open_fresh(api, service)
+    api = user_of(impatient)
+    conversation = await open_fresh(api, impatient)
     model.tell(default=SILENT)
     first, second = await asyncio.gather(api.send(conversation["id"], "One"), api.send(conversation["id"], "Two"))
     for response in (first, second):

@@ -7,9 +7,9 @@ import httpx2
 import pytest
 from sqlalchemy import select
 
-from tests.api.conftest import MakeUser, StartService
+from tests.api.conftest import MakeUser
 from tests.api.expecting import asked, open_fresh, refused
-from tests.client import Api, Document, Json
+from tests.client import PLAIN, Api, Document, Json
 from tests.rows import add_influencer, fetch
 from tests.service import FakeModel, Service
 from tests.waiting import until
@@ -50,7 +50,7 @@ async def test_the_root_tells_where_things_are(api: Api) -> None:
 
 
 async def test_a_browser_gets_the_page_at_the_root(service: Service) -> None:
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         page = await client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
         assert page.headers["content-type"].startswith("text/html")
         assert "Accept" in page.headers["vary"]
@@ -59,7 +59,7 @@ async def test_a_browser_gets_the_page_at_the_root(service: Service) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/health", "/health/live", "/health/ready"])
 async def test_head_works_on_service_routes(service: Service, path: str) -> None:
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         response = await client.head(path)
     assert (response.status_code, response.content) == (200, b"")
 
@@ -88,10 +88,10 @@ async def test_health_asks_no_model(api: Api, model: FakeModel) -> None:
     assert model.state()["requests"] == 0
 
 
-async def test_an_open_circuit_degrades_health(service_with: StartService, user_of: MakeUser, model: FakeModel) -> None:
-    service = service_with(BREAKER_FAILURES="2", BREAKER_OPEN_SECONDS="600")
-    api = user_of(service)
-    conversation = await open_fresh(api, service)
+async def test_an_open_circuit_degrades_health(own_service: Service, user_of: MakeUser, model: FakeModel) -> None:
+    own_service.settings |= {"BREAKER_FAILURES": "2", "BREAKER_OPEN_SECONDS": "600"}
+    api = user_of(own_service.start())
+    conversation = await open_fresh(api, own_service)
     model.tell(models={"gemini-2.5-flash": {"status": 503}, "gemini-3.5-flash-lite": {"echo": True}})
     await api.said(conversation["id"], "Hello")
     body = await read(api, "/health")
@@ -169,8 +169,8 @@ async def test_a_draining_service_answers_everything_but_new_turns(
 # --- figures
 
 
-async def test_status_counts_what_there_is(service_with: StartService, user_of: MakeUser) -> None:
-    service = service_with(BREAKER_FAILURES="2", BREAKER_OPEN_SECONDS="600", CACHE_TTL_SECONDS="60")
+async def test_status_counts_what_there_is(own_service: Service, user_of: MakeUser) -> None:
+    service = own_service.start()
     api = user_of(service)
     before = await read(api, "/status")
     assert before.keys() == {
@@ -223,12 +223,11 @@ async def test_metrics_are_prometheus_text(api: Api, service: Service) -> None:
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
 async def test_documentation_can_be_switched_off(
-    service: Service, service_with: StartService, document: Document, path: str
+    service: Service, impatient: Service, document: Document, path: str
 ) -> None:
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         assert (await client.get(path)).status_code == 200
-    without = service_with(DOCS_ENABLED="false")
-    async with httpx2.AsyncClient(base_url=without.url) as client:
+    async with httpx2.AsyncClient(base_url=impatient.url, verify=PLAIN) as client:
         refused(await client.get(path), 404, "not_found")
         assert (await client.get("/")).status_code == 200
 

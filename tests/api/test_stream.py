@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.api.conftest import MakeUser, StartService
+from tests.api.conftest import MakeUser
 from tests.api.expecting import newest, open_fresh, refused
-from tests.client import Api, Event, Json, messages, text_of
+from tests.client import PLAIN, Api, Event, Json, messages, text_of
 from tests.rows import add_influencer
 from tests.service import FakeModel, Service
 from tests.waiting import until
@@ -147,12 +147,9 @@ async def test_the_start_comes_before_the_model_answers(api: Api, service: Servi
         assert [event.event async for event in events] == ["error"]
 
 
-async def test_the_first_token_is_not_held_back(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
-) -> None:
-    service = service_with(STREAM_COALESCE_MS="1000", STREAM_IDLE_LIMIT_SECONDS="0.6")
-    api = user_of(service)
-    conversation = await open_fresh(api, service)
+async def test_the_first_token_is_not_held_back(impatient: Service, user_of: MakeUser, model: FakeModel) -> None:
+    api = user_of(impatient)
+    conversation = await open_fresh(api, impatient)
     model.tell(default={"pieces": ["First", " second"], "stall_after": 1})
     async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body("Hi")) as (_, events):
         assert (await anext(events)).event == "start"
@@ -216,12 +213,10 @@ async def test_a_failure_ends_the_stream_with_one_error(
 
 
 async def test_open_circuits_end_the_stream_with_no_provider(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
+    broken: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
-    service = service_with(BREAKER_FAILURES="1", BREAKER_OPEN_SECONDS="600")
-    api = user_of(service)
-    conversation = await open_fresh(api, service)
-    model.tell(default={"status": 503})
+    api = user_of(broken)
+    conversation = await open_fresh(api, broken)
     await api.stream(conversation["id"], "First")
     events = await api.stream(conversation["id"], "Second")
     assert (events[-1].event, events[-1].data["code"]) == ("error", "NO_PROVIDER")
@@ -263,7 +258,7 @@ async def test_what_fails_before_storing_is_an_ordinary_error(
     refused(await api.post(path, body("")), 422, "validation_error")
     refused(await other.post(path, body("Hi")), 403, "forbidden")
     refused(await api.post(f"{messages('nowhere')}/stream", body("Hi")), 404, "not_found")
-    async with httpx2.AsyncClient(base_url=service.url) as nobody:
+    async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as nobody:
         anonymous = await nobody.post(path, json=body("Hi"))
     refused(anonymous, 401, "unauthorized")
     assert model.state()["requests"] == 0
@@ -271,12 +266,11 @@ async def test_what_fails_before_storing_is_an_ordinary_error(
 
 
 async def test_a_silent_model_ends_the_stream_and_the_turn_goes_on(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
+    impatient: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
-    service = service_with(STREAM_COALESCE_MS="1000", STREAM_IDLE_LIMIT_SECONDS="0.6")
-    api = user_of(service)
-    conversation = await open_fresh(api, service)
-    model.tell(default={"pieces": ["Slowly", " spoken"], "chunk_delay": 1.0})
+    api = user_of(impatient)
+    conversation = await open_fresh(api, impatient)
+    model.tell(default={"pieces": ["Slowly", " spoken"], "chunk_delay": 1.5})
     events = await api.stream(conversation["id"], "Take your time")
     assert [event.event for event in events] == ["start", "token", "error"]
     error = events[-1].data

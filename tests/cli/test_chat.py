@@ -13,6 +13,9 @@ from tests.service import FakeModel, Service
 from yral_chat.clients.chat_api import Json
 from yral_chat.terminal import ChatFailed, find_influencer
 
+# Every test starts the command as a process, most of them beside a server.
+pytestmark = pytest.mark.long
+
 LEELA = "persona-leela"
 
 

@@ -24,6 +24,9 @@ from yral_chat.core.config import Settings
 from yral_chat.db.migrations import HEAD, migrate, open_engine
 from yral_chat.doctor import Finding, examine
 
+# Every test starts the command as a process, and many a server or a vendor beside it.
+pytestmark = pytest.mark.long
+
 PRODUCTION: dict[str, Any] = {"environment": "production", "allow_offline_model": True}
 
 
@@ -179,6 +182,7 @@ AS_SOMEBODY_ELSE = """
 import os, sys
 from yral_chat.core.config import Settings
 from yral_chat.doctor import examine
+
 settings = Settings(_env_file=None, data_dir=sys.argv[1], port=0)
 examine(settings)
 if len(sys.argv) > 2:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from tests.clients.conversations import ASHA, conversation, listen
 from tests.fakes.model_server import Behaviour, FakeModelServer
@@ -419,9 +419,9 @@ async def test_without_a_vendor_the_offline_persona_answers() -> None:
     assert list(chain.circuits()) == ["offline"]
 
 
-async def test_a_key_without_models_does_not_become_the_offline_persona_where_that_is_not_allowed() -> None:
-    chain = build_model(settings_for(None, openai_api_key=SecretStr("key"), allow_offline_model=False))
-    assert isinstance((await listen(chain)).failure, NoUsableModel)
+def test_a_key_without_models_is_refused_before_the_start() -> None:
+    with pytest.raises(ValidationError, match="OPENAI_MODELS"):
+        settings_for(None, openai_api_key=SecretStr("key"))
 
 
 async def test_closing_the_chain_closes_its_models() -> None:

@@ -26,11 +26,18 @@ def cli(tmp_path: Path) -> Cli:
     return Cli(tmp_path, PORT="0", ENVIRONMENT="test", AUTH_DEV_SECRET=SECRET)
 
 
-@pytest.fixture
-def used(cli: Cli) -> Path:
-    """The database of a service that was stopped."""
-    with Service(cli.folder) as service:
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a service that has been stopped."""
+    with Service(tmp_path_factory.mktemp("stopped")) as service:
         assert service.stop() == 0
+    return service.folder / "data"
+
+
+@pytest.fixture
+def used(cli: Cli, stopped: Path) -> Path:
+    """Its database."""
+    shutil.copytree(stopped, cli.data, dirs_exist_ok=True)
     return cli.data / "yral_chat.db"
 
 

@@ -131,6 +131,7 @@ async def test_a_delivered_text_stays_while_its_replacement_is_killed(
     await until(replaced, what="the new text")
 
 
+@pytest.mark.long
 async def test_a_turn_that_brings_down_its_process_is_given_up_and_can_be_tried_again(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
@@ -192,7 +193,7 @@ async def _note_start(api: Api, conversation_id: str, content: str, key: str, to
 
 async def test_a_kill_at_random_moments_of_a_turn(own_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     own_service.start()
-    await _kill_at_random_moments(own_service, new_user(own_service), model, rounds=4)
+    await _kill_at_random_moments(own_service, new_user(own_service), model, rounds=3)
 
 
 @pytest.mark.long

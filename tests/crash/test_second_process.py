@@ -30,10 +30,6 @@ def test_a_second_process_is_refused(own_service: Service) -> None:
     refused(second.run("migrate"), "is served by another process")
     assert fingerprints(folder) == before
     assert httpx2.get(f"{own_service.url}/health/ready").status_code == 200
-    # The lock goes with its process, however that ends.
-    own_service.kill()
-    own_service.start()
-    assert httpx2.get(f"{own_service.url}/health/ready").status_code == 200
 
 
 def test_of_two_that_start_at_once_one_serves(own_service: Service) -> None:

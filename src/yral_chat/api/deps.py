@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Depends, Path, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security.base import SecurityBase
 from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.responses import Response
 
@@ -27,20 +28,34 @@ async def _own(request: Request) -> Resources:
     return _resources(request)
 
 
-async def _caller(request: Request, _: Annotated[object, Security(bearer)]) -> Identity:
-    identity = await _resources(request).verifier.authenticate(request.headers.get("authorization"))
-    request.state.user_id = identity.user_id
-    return identity
+class _SignedIn(SecurityBase):
+    """The caller. The scheme and the check are one dependency: solving a second one costs 15 µs a request."""
+
+    model = bearer.model
+    scheme_name = bearer.scheme_name
+
+    async def __call__(self, request: Request) -> Identity:
+        identity = await _resources(request).verifier.authenticate(request.headers.get("authorization"))
+        request.state.user_id = identity.user_id
+        return identity
 
 
-async def _optional_caller(request: Request, _: Annotated[object, Security(bearer)]) -> Identity | None:
-    header = request.headers.get("authorization")
-    if header is None:
-        return None
-    try:
-        return await _caller(request, None)
-    except Unauthorized:
-        return None  # contract section 3.1: an invalid token counts as none on these routes
+class _MaybeSignedIn(SecurityBase):
+    """The caller, if any: on these routes an invalid token counts as none (contract section 3.1)."""
+
+    model = bearer.model
+    scheme_name = bearer.scheme_name
+
+    async def __call__(self, request: Request) -> Identity | None:
+        if request.headers.get("authorization") is None:
+            return None
+        try:
+            return await _signed_in(request)
+        except Unauthorized:
+            return None
+
+
+_signed_in = _SignedIn()
 
 
 async def _operator(
@@ -68,8 +83,8 @@ def _equals(given: str, secret: Any) -> bool:
 
 
 Services = Annotated[Resources, Depends(_own)]
-Caller = Annotated[Identity, Depends(_caller)]
-OptionalCaller = Annotated[Identity | None, Depends(_optional_caller)]
+Caller = Annotated[Identity, Security(_signed_in)]
+OptionalCaller = Annotated[Identity | None, Security(_MaybeSignedIn())]
 operator = Depends(_operator)
 
 

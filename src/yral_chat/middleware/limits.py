@@ -34,7 +34,7 @@ class BodyLimitMiddleware:
         announced = _content_length(scope)
         if announced is not None and announced > limit:
             await _refuse(limit, scope, receive, send)
-        elif announced is None:
+        elif announced is None and not _is_bodyless(scope):
             await self._count(limit, scope, receive, send)
         else:  # the server itself holds a body to its announced length
             await self._app(scope, receive, send)
@@ -80,6 +80,13 @@ async def _refuse(limit: int, scope: Scope, receive: Receive, send: Send) -> Non
     error = _too_large(limit)
     body = envelope(error.code, error.message, error.details, correlation_id.get())
     await Response(body, error.status, media_type="application/json")(scope, receive, send)
+
+
+def _is_bodyless(scope: Scope) -> bool:
+    """RFC 9112, section 6.3: a request that announces neither length nor chunks has no body. HTTP/2 need not tell."""
+    return scope.get("http_version") == "1.1" and not any(
+        name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
+    )
 
 
 def _content_length(scope: Scope) -> int | None:
