@@ -78,8 +78,10 @@ class _Window:
                 self._readings.append((self._seen, self._meter.read()))
 
     def cpu_per_event(self) -> float:
-        """Seconds."""
-        (first, earlier), (last, later) = self._readings
+        """Seconds. On a machine that is behind, pieces leave together and the later share is not reached."""
+        if len(self._readings) < 2:
+            self._readings.append((self._seen, self._meter.read()))
+        (first, earlier), (last, later) = self._readings[0], self._readings[-1]
         return (later - earlier) / (last - first)
 
 
