@@ -25,7 +25,8 @@ GUEST_DRAIN_SECONDS = 2
 class DrainingServer(uvicorn.Server):
     """uvicorn closes its listeners as soon as a signal comes; this one goes on answering until the drain is over.
 
-    A second signal stops at once. The process ends with status 0, as a service manager expects.
+    A second signal hands running replies back at once, a third one cuts everything.
+    The process ends with status 0, as a service manager expects.
     """
 
     def __init__(self, config: uvicorn.Config, resources: Resources, on_ready: Callable[[], None]) -> None:
@@ -33,6 +34,7 @@ class DrainingServer(uvicorn.Server):
         self._resources = resources
         self._on_ready = on_ready
         self._drain: asyncio.Task[None] | None = None
+        self._is_hurried = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -55,6 +57,10 @@ class DrainingServer(uvicorn.Server):
         if self._drain is None:
             logger.info("server.draining", signal=signal.Signals(sig).name)
             self._drain = asyncio.get_running_loop().create_task(self._drain_and_exit())
+        elif not self._is_hurried:
+            # Somebody is impatient: what runs is handed back, and everybody still gets an answer.
+            self._is_hurried = True
+            self._resources.engine.hand_back()
         else:
             self.force_exit = self.should_exit = True
 

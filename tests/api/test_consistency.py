@@ -16,7 +16,7 @@ from yral_chat.db.tables import conversations as conversation_rows
 from yral_chat.db.tables import messages as message_rows
 from yral_chat.db.tables import participants, turns
 
-USERS, OPERATIONS = 4, 45
+USERS, OPERATIONS = 4, 30
 V1 = "/api/v1/chat/conversations"
 # What a client that does things at the wrong moment may be told.
 EXPECTED = {200, 201, 404, 409, 422, 429}

@@ -9,9 +9,10 @@ from sqlalchemy import select
 
 from tests.api.conftest import MakeUser
 from tests.api.expecting import asked, open_fresh, refused
+from tests.api.sockets import address, closing, socket_at
 from tests.client import PLAIN, Api, Document, Json
 from tests.rows import add_influencer, fetch
-from tests.service import FakeModel, Service
+from tests.service import FakeModel, Service, token
 from tests.waiting import until
 from yral_chat.db.tables import usage_events
 
@@ -148,6 +149,9 @@ async def test_a_draining_service_answers_everything_but_new_turns(
     assert "service" in error["details"]
     again = await api.send(done["id"], "Before", client_message_id="k")
     assert (again.status_code, again.headers["idempotency-replayed"]) == (200, "true")
+    async with socket_at(address(api.url, api.user_id, token=token(api.user_id))) as late:
+        code, _ = await closing(late)
+        assert code == 1012
     # What ends in time ends well; what does not is handed back.
     assert (await ends).json()["assistant_message"]["content"] == "Just in time"
     error = refused(await waits, 504, "turn_timeout")
@@ -164,6 +168,14 @@ async def test_a_draining_service_answers_everything_but_new_turns(
     reply = await until(taken_over, what="the turn to be taken over")
     assert (reply["content"], reply["attempt"]) == ("You said: Slow", 2)
     assert len(await api.history(done["id"], include="unfinished")) == 3, "what was refused is not stored"
+    # Both attempts have cost something, and each is recorded once.
+    query = select(usage_events.c.provider, usage_events.c.outcome).where(usage_events.c.turn_id == reply["id"])
+
+    async def recorded() -> bool:
+        found = sorted(tuple(row) for row in fetch(own_service, query))
+        return found == [("gemini", "cancelled"), ("gemini", "completed")]
+
+    await until(recorded, what="the usage of both attempts")
 
 
 # --- figures
@@ -245,3 +257,21 @@ async def test_usage_rows_tell_what_a_turn_cost(api: Api, service: Service) -> N
     assert (row.turn_id, row.user_id, row.outcome) == (reply["id"], api.user_id, "completed")
     assert (row.provider, row.model) == ("gemini", "gemini-2.5-flash")
     assert (row.prompt_tokens, row.cached_tokens, row.output_tokens) == (11, 3, reply["token_count"])
+
+
+async def test_usage_is_kept_of_a_turn_whose_conversation_is_deleted(
+    api: Api, service: Service, model: FakeModel
+) -> None:
+    """The vendor bills what it has said, whoever still wants to read it."""
+    conversation = await open_fresh(api, service)
+    model.tell(default={"pieces": ["Once", " upon"], "stall_after": 1})
+    sending = asyncio.create_task(api.send(conversation["id"], "Hello"))
+    await until(lambda: asked(model, 1), what="the model to be asked")
+    assert (await api.delete(f"/api/v1/chat/conversations/{conversation['id']}")).status_code == 200
+    refused(await sending, 404, "not_found")
+    query = select(usage_events.c.outcome).where(usage_events.c.conversation_id == conversation["id"])
+
+    async def recorded() -> bool:
+        return [row.outcome for row in fetch(service, query)] == ["cancelled"]
+
+    await until(recorded, what="the usage")

@@ -226,6 +226,7 @@ async def test_a_blocked_prompt(server: FakeModelServer, client: GeminiClient, r
         (Behaviour(has_candidates=False), "empty"),
         (Behaviour(pieces=()), "empty"),
         (Behaviour(pieces=("", "")), "empty"),
+        (Behaviour(pieces=(" ", "\n")), "empty"),
         (Behaviour(pieces=(), thoughts=("I only think.",)), "empty"),
         (Behaviour(pieces=(), finish_reason=None), "empty"),
         (Behaviour(finish_reason=None), "unreachable"),

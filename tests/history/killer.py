@@ -1,9 +1,11 @@
-"""The one who ends the process, at any moment and without a word, and starts it again."""
+"""The one who ends the process, at any moment and without a word, and starts it again; or cuts it from its database."""
 
 import asyncio
 import random
 import socket
 from contextlib import suppress
+
+import psycopg
 
 from tests.history.record import Record
 from tests.service import Service
@@ -62,6 +64,9 @@ class Killer:
         while loop.time() < until:
             await asyncio.sleep(min(self._rng.uniform(0.2, 5), max(0.0, until - loop.time())))
             self._require_alive()
+            if self._service.database_url.startswith("postgresql") and self._rng.random() < 0.5:
+                await asyncio.to_thread(self._cut_connections)
+                continue
             self.up.clear()
             how = self._rng.choices((self._kill, self._stop), (5, 1))[0]
             await how()
@@ -75,6 +80,15 @@ class Killer:
 
     def output(self) -> list[str]:
         return list(self._service.process.lines)
+
+    def _cut_connections(self) -> None:
+        """As when PostgreSQL is restarted: every connection of the service ends, in the middle of whatever it does."""
+        self._record.operations["database cut"] += 1
+        with psycopg.connect(self._service.database_url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'yral-chat' AND datname = current_database()"
+            )
 
     async def _kill(self) -> None:
         self._record.operations["kill -9"] += 1

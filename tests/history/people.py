@@ -287,6 +287,8 @@ class Person:
     def _take_refusal(self, sent: Sent, answer: Answer) -> None:
         """Nothing was stored, says an answer without messages."""
         is_gone = sent.conversation_id in self.record.doomed and answer.status == 404
+        if answer.body["details"].get("service") == "database":
+            sent.is_open = True  # the connection was lost, perhaps behind the COMMIT
         lawful = ("rate_limit_exceeded", "service_unavailable")
         self.record.require(is_gone or answer.error in lawful, "an unexpected refusal", answer=answer.body)
 

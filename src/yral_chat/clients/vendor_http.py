@@ -145,11 +145,12 @@ def _typed(error: Exception) -> ModelFailure:
 class _Answer:
     """What is known of an answer while it streams in."""
 
-    __slots__ = ("_has_events", "_has_text", "_outcome", "failure", "finish_reason")
+    __slots__ = ("_blank", "_has_events", "_has_text", "_outcome", "failure", "finish_reason")
 
     def __init__(self) -> None:
         self._has_events = False
         self._has_text = False
+        self._blank = ""  # white space that came before any word: without a word it is no answer
         self._outcome: Outcome | None = None
         self.finish_reason = ""
         self.failure: ModelFailure | None = None  # that the vendor announced in the stream
@@ -173,10 +174,15 @@ class _Answer:
         elif chunk.text and self._outcome != "blocked":
             # Some gateways send a finish reason with every event: only the one after the last text counts.
             self._outcome = None
-        if chunk.text and not self._has_text:
-            self._has_text = True
-            record.token()
-        return chunk.text
+        if self._has_text or not chunk.text:
+            return chunk.text
+        text = self._blank + chunk.text
+        if text.isspace():
+            self._blank = text
+            return ""
+        self._has_text = True
+        record.token()
+        return text
 
     def conclude(self) -> Outcome:
         """`completed` or `truncated`; everything else is a failure."""

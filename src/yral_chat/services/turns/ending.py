@@ -136,6 +136,11 @@ def take_over(uow: UnitOfWork, turn: StoredTurn, owner: str, lease_until: int) -
     )
 
 
+def keep_usage(uow: UnitOfWork, turn: StoredTurn, calls: list[ModelCall], influencer_id: str) -> None:
+    """Records what an attempt has cost that leaves no end behind: its conversation is gone, or others go on with it."""
+    uow.jobs.add(RECORD_JOB, _record(turn, calls, influencer_id, listed=0))
+
+
 def lost_call(turn: StoredTurn) -> ModelCall:
     """What an attempt has cost that died with its process is unknown to us, but that there was one is not."""
     return ModelCall(provider="unknown", model="unknown", started_at=turn.created_at)

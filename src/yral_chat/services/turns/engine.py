@@ -92,10 +92,14 @@ class TurnEngine:
         if self._running:
             logger.info("turns.draining", running=len(self._running), grace_seconds=grace_seconds)
         await self._wait_for_running(grace_seconds)
+        self.hand_back()
+        await self._wait_for_running(HAND_BACK_SECONDS)
+
+    def hand_back(self) -> None:
+        """Ends what runs here without an end: whoever comes next takes it over."""
         self._has_drained = True
         for running in list(self._running.values()):
             running.stop("handed_back")
-        await self._wait_for_running(HAND_BACK_SECONDS)
 
     async def _wait_for_running(self, seconds: float) -> None:
         """Until no turn runs here; one that was accepted in the last moment counts too."""
@@ -171,7 +175,9 @@ class TurnEngine:
         try:
             outcome = await self._answer(running)
             running.is_ending = True
-            if running.stop_reason not in ("handed_back", "deleted"):
+            if running.stop_reason in ("handed_back", "deleted"):
+                await self._keep_usage(running)
+            else:
                 await self._store_end(running, outcome)
                 seconds = time.monotonic() - started
                 self._metrics.turn_finished(
@@ -184,6 +190,15 @@ class TurnEngine:
                 self._leave(running, deleted(running.stream.user_message))
             else:
                 self._leave(running, handed_back(running.stream.user_message))
+
+    async def _keep_usage(self, running: RunningTurn) -> None:
+        """The vendor bills what it has said, whoever still wants to read it."""
+        self._count_calls(running)
+        if not running.calls:
+            return
+        with suppress(AppError):  # a database that is away must not keep the turn from ending
+            await self._database.write(ending.keep_usage, running.turn, running.calls, running.influencer_id)
+            self._wake_jobs()
 
     def _leave(self, running: RunningTurn, result: TurnResult) -> None:
         """Closes the stream and forgets the turn, unless that has been done already; the first result counts."""
