@@ -23,7 +23,7 @@ class Document:
 
     def __init__(self, document: Json) -> None:
         self.document = document
-        self._validators: dict[tuple[str, str, str], Draft202012Validator | None] = {}
+        self._validators: dict[str, Draft202012Validator] = {}
         self._templates = sorted(
             (template.strip("/").split("/") for template in document["paths"]), key=lambda parts: str(parts)
         )
@@ -60,10 +60,13 @@ class Document:
         self.validate(schema, response.json(), f"{method} {template} {status}")
 
     def validate(self, schema: Json, instance: Any, what: str) -> None:
-        whole = {**schema, "components": self.document["components"]}
+        """`what` names the schema too."""
+        if what not in self._validators:
+            whole = {**schema, "components": self.document["components"]}
+            self._validators[what] = Draft202012Validator(whole)
         errors = [
             f"{'/'.join(map(str, error.absolute_path))}: {error.message[:300]}"
-            for error in Draft202012Validator(whole).iter_errors(instance)
+            for error in self._validators[what].iter_errors(instance)
         ]
         assert not errors, f"{what}: {errors}"
 

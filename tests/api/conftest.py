@@ -41,6 +41,7 @@ def impatient(service_with: StartService) -> Service:
         DOCS_ENABLED="false",
         SEND_TIMEOUT_SECONDS="0.5",
         STREAM_IDLE_LIMIT_SECONDS="1",
+        TURN_MAX_SECONDS="4",
         STREAM_COALESCE_MS="1000",
         CACHE_TTL_SECONDS="0.001",
         WS_PING_SECONDS="0.5",

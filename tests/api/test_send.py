@@ -212,6 +212,22 @@ async def test_a_slow_reply_is_a_timeout_for_the_sender_and_goes_on(
     assert (ended["id"], ended["content"], ended["attempt"]) == (reply["id"], "Slow but sure", 1)
 
 
+async def test_a_model_that_never_ends_ends_with_the_time_of_its_turn(
+    impatient: Service, user_of: MakeUser, model: FakeModel
+) -> None:
+    api = user_of(impatient)
+    conversation = await open_fresh(api, impatient)
+    model.tell(default=ENDLESS)
+    refused(await api.send(conversation["id"], "A story"), 504, "turn_timeout")
+
+    async def ended() -> Json | None:
+        row = await newest(api, conversation["id"])
+        return row if row["status"] == "failed" else None
+
+    row = await until(ended, what="the end of the turn")
+    assert (row["content"], row["error"]["code"], row["error"]["retryable"]) == ("Once upon", "TRANSIENT", True)
+
+
 async def test_the_time_limit_covers_the_wait_for_earlier_turns(
     impatient: Service, user_of: MakeUser, model: FakeModel
 ) -> None:

@@ -4,16 +4,21 @@ import asyncio
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import httpx2
+import psycopg
+import pytest
 
 from tests.cli.commands import Cli
 from tests.crash.conftest import MakeUser
 from tests.crash.test_bad_database import fingerprints, refused
-from tests.service import START_SECONDS, Service
+from tests.programs import PrivatePostgres
+from tests.service import START_SECONDS, FakeModel, Service
 from tests.waiting import until
+from yral_chat.db.postgres import SERVE_LOCK
 
 
 def beside(service: Service) -> Cli:
@@ -83,3 +88,58 @@ async def test_a_program_that_holds_the_lock_delays_and_refuses_but_loses_nothin
 def _open(folder: Path) -> sqlite3.Connection:
     """As somebody does who looks into the file with SQLite's own shell."""
     return sqlite3.connect(folder / "data" / "yral_chat.db", isolation_level=None)
+
+
+LOCKS = (
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+@pytest.fixture
+def postgres_service(tmp_path: Path, postgres: PrivatePostgres, model: FakeModel) -> Iterator[Service]:
+    service = Service(tmp_path, DATABASE_URL=postgres.create_database(), **model.settings)
+    with service:
+        yield service
+
+
+@pytest.mark.postgres
+async def test_the_lock_outlives_the_connection_that_held_it(postgres_service: Service, new_user: MakeUser) -> None:
+    """A restart of PostgreSQL ends the connection, and with it the lock."""
+    api = new_user(postgres_service)
+    conversation = await api.open()
+    with psycopg.connect(postgres_service.database_url, autocommit=True) as other:
+        (first,) = other.execute(LOCKS).fetchall()
+        other.execute("SELECT pg_terminate_backend(%s)", first)
+
+        async def is_locked_again() -> bool:
+            found = other.execute(LOCKS).fetchall()
+            return bool(found) and found != [first]
+
+        await until(is_locked_again, what="the lock in other hands")
+    refused(beside(postgres_service).run("serve"), "is served by another process")
+    _, reply = await api.said(conversation["id"], "Hello")
+    assert reply["content"] == "You said: Hello"
+
+
+@pytest.mark.postgres
+async def test_who_has_lost_the_lock_to_somebody_else_writes_nothing_more(
+    postgres_service: Service, new_user: MakeUser
+) -> None:
+    api = new_user(postgres_service)
+    conversation = await api.open()
+    url = postgres_service.database_url
+    with psycopg.connect(url, autocommit=True) as other, psycopg.connect(url, autocommit=True) as killer:
+        (owner,) = killer.execute(LOCKS).fetchone() or (0,)
+        waiting = asyncio.create_task(asyncio.to_thread(other.execute, f"SELECT pg_advisory_lock({SERVE_LOCK})"))
+        killer.execute("SELECT pg_terminate_backend(%s)", [owner])
+        await waiting
+
+        async def is_not_ready() -> bool:
+            return (await api.http.get("/health/ready")).status_code == 503
+
+        await until(is_not_ready, what="the end of its work")
+        response = await api.send(conversation["id"], "Hello")
+        assert (response.status_code, response.json()["error"]) == (503, "service_unavailable")
+        assert killer.execute("SELECT count(*) FROM messages WHERE role = 'user'").fetchone() == (0,)
+    assert await asyncio.to_thread(postgres_service.stop) == 0

@@ -30,6 +30,10 @@ REQUEST_SECONDS = 20.0
 MEMORY = 12
 
 
+class Refused(Exception):
+    """The service says that it cannot do this now."""
+
+
 class Server(Protocol):
     """Where to send requests, and when there is somebody to hear them."""
 
@@ -115,7 +119,7 @@ class Person:
             self.record.operations[choice.__name__] += 1
             try:
                 await choice()
-            except CUT as error:
+            except (*CUT, Refused) as error:
                 self.record.answers[type(error).__name__] += 1
             if self.rng.random() < 0.2:
                 await asyncio.sleep(self.rng.uniform(0, 0.1))
@@ -151,6 +155,8 @@ class Person:
     async def _open(self, influencer: str) -> str:
         begun = self.record.tick()
         answer = await self.request("POST", CONVERSATIONS, {"influencer_id": influencer})
+        if answer.status == 503:
+            raise Refused
         conversation: str = answer.body["id"]
         if influencer == self.passing:
             # Nothing is claimed about what somebody may delete at any moment.
@@ -228,7 +234,10 @@ class Person:
         sent = self.rng.choice(known)
         body = {**self._body(sent), "content": f"not {sent.content}"}
         answer = await self.request("POST", f"{CONVERSATIONS}/{sent.conversation_id}/messages", body)
-        is_refused = answer.error == "idempotency_conflict" or sent.conversation_id in self.record.doomed
+        is_refused = (
+            answer.error in ("idempotency_conflict", "service_unavailable")
+            or sent.conversation_id in self.record.doomed
+        )
         self.record.require(is_refused, "another body was taken under a used key", answer=answer.body)
 
     async def speak_quietly(self) -> None:
@@ -387,7 +396,7 @@ class Person:
                 else:
                     answer = Answer(response.status, response.headers, orjson.loads(await response.read()))
                     self._check(answer, url)
-                    is_lawful = answer.status == 504 or conversation in self.record.doomed
+                    is_lawful = answer.status in (503, 504) or conversation in self.record.doomed
                     self.record.require(is_lawful, "a reply cannot be read", answer=answer.body)
         finally:
             reading.is_busy = False

@@ -26,6 +26,8 @@ RETRYABLE = frozenset({"40001", "40P01"})
 DISK_FULL = "53100"
 # The key of the advisory lock that says "this database is served": "yralchat" in hexadecimal.
 SERVE_LOCK = 0x7972616C63686174
+# The lock goes with its connection, which a restart of the server ends: so often is looked whether it is still there.
+LOCK_SECONDS = 2.0
 
 
 try:
@@ -111,18 +113,55 @@ class PostgresDatabase:
         self._threads: list[threading.Thread] = []
         self._engine = create_postgres_engine(url, pool_size)
         self._lock_connection: Connection | None = None
+        self._is_displaced = False  # another process has the lock now
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
         self._busy = 0
         self._is_open = False
 
     def lock(self) -> None:
         """See `Database.lock`: a session's advisory lock, freed by the server when the connection ends."""
+        self._lock_connection = self._take_lock()
+
+    def _take_lock(self) -> Connection:
         engine = create_postgres_engine(self._url)
         connection = connect_postgres(engine, self._url).execution_options(isolation_level="AUTOCOMMIT")
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVE_LOCK}).scalar():
             connection.close()
             engine.dispose()
             raise DatabaseInUse("This PostgreSQL database is served by another process. Stop it first.")
-        self._lock_connection = connection
+        return connection
+
+    def _keep_lock(self) -> None:
+        """Takes the lock anew when its connection was lost; stops all work when somebody else was faster."""
+        while not self._closing.wait(LOCK_SECONDS):
+            if self._lock_connection is not None and self._is_alive(self._lock_connection):
+                continue
+            self._free_lock()
+            try:
+                self._lock_connection = self._take_lock()
+            except DatabaseUnusable:
+                continue  # the server is away; so are our other connections
+            except DatabaseInUse:
+                self._is_displaced = True
+                logger.critical("postgres.served_by_another_process")
+                return
+            logger.warning("postgres.lock_taken_again")
+
+    @staticmethod
+    def _is_alive(connection: Connection) -> bool:
+        try:
+            connection.execute(text("SELECT 1"))
+        except DBAPIError:
+            return False
+        return True
+
+    def _free_lock(self) -> None:
+        if self._lock_connection is not None:
+            self._lock_connection.invalidate()
+            self._lock_connection.close()
+            self._lock_connection.engine.dispose()
+            self._lock_connection = None
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -131,6 +170,9 @@ class PostgresDatabase:
             thread = threading.Thread(target=self._work_forever, name=f"db-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
+        if self._lock_connection is not None:
+            self._keeper = threading.Thread(target=self._keep_lock, name="db-lock", daemon=True)
+            self._keeper.start()
         self._is_open = True
 
     async def close(self) -> None:
@@ -141,9 +183,10 @@ class PostgresDatabase:
             await asyncio.to_thread(thread.join)
         self._threads.clear()
         self._engine.dispose()
-        if self._lock_connection is not None:
-            self._lock_connection.close()
-            self._lock_connection.engine.dispose()
+        self._closing.set()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.join)
+        self._free_lock()
 
     def pool(self) -> tuple[int, int]:
         return self._size, self._busy
@@ -159,6 +202,8 @@ class PostgresDatabase:
     ) -> "asyncio.Future[T]":
         if not self._is_open:
             raise ServiceUnavailable("The database is closed", details={"service": "database"})
+        if self._is_displaced:
+            raise ServiceUnavailable("Another process serves this database", details={"service": "database"})
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put((Work(fn, args, kwargs, future), is_read))
         return future

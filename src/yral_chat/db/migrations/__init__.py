@@ -8,7 +8,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.postgres import create_postgres_engine
 from yral_chat.db.sqlite import check_file, create_sqlite_engine, create_viewer_engine, database_path
 
 # The newest revision in versions/. Known here, so that an up-to-date start need not read them; a test compares.
@@ -26,6 +25,8 @@ def open_engine(url: str) -> Engine:
         elif path.stat().st_size:
             _look_first(path)
         return create_sqlite_engine(path)
+    from yral_chat.db.postgres import create_postgres_engine  # lazily, as in backends.py
+
     return create_postgres_engine(url)
 
 

@@ -364,6 +364,8 @@ class TurnEngine:
                 if time.monotonic() >= next_sweep:
                     next_sweep = time.monotonic() + SWEEP_SECONDS
                     await self._sweep()
+            except (StorageFull, ServiceUnavailable) as error:
+                logger.warning("turns.maintenance_postponed", error=error.code)
             except Exception:  # noqa: BLE001 - this loop keeps every turn's lease; it may not die of one bad round
                 logger.exception("turns.maintenance_failed")
 

@@ -1,0 +1,21 @@
+"""Settings that cannot work stop the start with a sentence."""
+
+import pytest
+from pydantic import ValidationError
+
+from yral_chat.core.config import Settings
+
+
+@pytest.mark.parametrize("name", ["public_base_url", "gemini_base_url", "openai_base_url", "profile_url"])
+@pytest.mark.parametrize("value", ["nourl", "ftp://host", "http://", "https://ho st/", "//host"])
+def test_an_address_that_is_none_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match="not an address"):
+        Settings(_env_file=None, openai_models=("m",), **{name: value})  # type: ignore[arg-type]
+
+
+def test_addresses_are_kept_as_they_are() -> None:
+    settings = Settings(
+        _env_file=None, profile_url="http://127.0.0.1:9/people/", public_base_url="https://chat.example/"
+    )
+    assert settings.profile_url == "http://127.0.0.1:9/people/"
+    assert settings.base_url == "https://chat.example"
