@@ -183,6 +183,7 @@ class Listener:
         self.user_id = user_id
         self.wants_deltas = wants_deltas
         self.replayed_through = 0  # durable events up to this one were sent by replay, or are not wanted
+        self.has_begun = False  # the replay is read; before that, live events are not for this socket
         self.closed: tuple[int, str] | None = None
         self._frames: deque[tuple[int, str]] = deque()  # (number of a durable event, else 0; frame)
         self._bytes = 0
@@ -281,7 +282,10 @@ class Hub:
                 return  # nobody has been given a beginning yet, and this event is not worth waiting for it
             frame = _frame(event, inbox.last_seq, data)
             for listener in inbox.listeners:
-                listener.put(frame)
+                # A replay may have told it of events whose turn to be sent live has not come: numbers never go back.
+                is_ahead = listener.replayed_through > inbox.last_seq
+                if listener.has_begun:
+                    listener.put(_frame(event, listener.replayed_through, data) if is_ahead else frame)
             return
         inbox.held[seq] = _frame(event, seq, data)
         self._release(user_id, inbox)
@@ -338,6 +342,7 @@ class Hub:
         """Tells which durable events the socket has been given by replay, or does not want."""
         inbox = self._inboxes.get(listener.user_id)
         listener.replayed_through = newest_seq
+        listener.has_begun = True
         if inbox is not None and inbox.last_seq is None:
             inbox.last_seq = newest_seq
             self._release(listener.user_id, inbox)
