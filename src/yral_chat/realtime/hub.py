@@ -299,7 +299,7 @@ class Hub:
             return
         frame = _frame("message_delta", inbox.last_seq, data())
         for listener in inbox.listeners:
-            if listener.wants_deltas:
+            if listener.wants_deltas and listener.has_begun and listener.replayed_through <= inbox.last_seq:
                 listener.put(frame)
 
     def _release(self, user_id: str, inbox: _Inbox) -> None:
