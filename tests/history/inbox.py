@@ -28,7 +28,6 @@ class Inbox:
         self._record = record
         self._rng = rng
         self.last_seq: int | None = None
-        self.first_seq: int | None = None  # the first durable event, from which on nothing may be missing
         self._places: dict[tuple[str, int], int] = {}  # of this socket: (message, attempt) → characters so far
         self._newest = 0  # the highest number on this socket
 
@@ -67,7 +66,7 @@ class Inbox:
             self._take_durable(frame)
         elif event == "resync":
             self._record.require(self._person.has_deleted, "a resync without a reason", frame=frame)
-            self.last_seq = self.first_seq = None
+            self.last_seq = seq  # what happened up to here is to be fetched; from here on nothing may be missing
         else:
             self._record.require(event in FLEETING, "an unknown event", frame=frame)
             self._record.require(seq >= self._newest, "a number that goes back", frame=frame, newest=self._newest)
@@ -81,8 +80,6 @@ class Inbox:
             # What a deleted conversation had to tell is not told again.
             is_next = seq == self.last_seq + 1 or (self._person.has_deleted and seq > self.last_seq)
             self._record.require(is_next, "a durable event out of order", after=self.last_seq, frame=frame)
-        if self.first_seq is None:
-            self.first_seq = seq
         self.last_seq = seq
         self._record.operations["durable event"] += 1
         self._record.saw_durable(self._person.id, frame)

@@ -54,6 +54,10 @@ class Killer:
     def url(self) -> str:
         return self._service.url
 
+    @property
+    def _is_on_postgres(self) -> bool:
+        return self._service.database_url.startswith("postgresql")
+
     async def start(self) -> None:
         await asyncio.to_thread(self._service.start)
         self.up.set()
@@ -64,12 +68,12 @@ class Killer:
         while loop.time() < until:
             await asyncio.sleep(min(self._rng.uniform(0.2, 5), max(0.0, until - loop.time())))
             self._require_alive()
-            if self._service.database_url.startswith("postgresql") and self._rng.random() < 0.5:
+            has_killed = self._record.operations["kill -9"] > 0
+            if has_killed and self._is_on_postgres and self._rng.random() < 0.5:
                 await asyncio.to_thread(self._cut_connections)
                 continue
             self.up.clear()
-            how = self._rng.choices((self._kill, self._stop), (5, 1))[0]
-            await how()
+            await (self._stop if has_killed and self._rng.random() < 0.2 else self._kill)()
             while self._rng.random() < 0.25:
                 await self._kill_while_it_starts()
             await self.start()

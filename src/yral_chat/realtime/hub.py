@@ -182,8 +182,8 @@ class Listener:
     def __init__(self, user_id: str, *, wants_deltas: bool) -> None:
         self.user_id = user_id
         self.wants_deltas = wants_deltas
-        self.replayed_through = 0  # durable events up to this one were sent by replay, or are not wanted
-        self.has_begun = False  # the replay is read; before that, live events are not for this socket
+        # Durable events up to this one were sent by replay, or are not wanted. None: the replay is being read.
+        self.replayed_through: int | None = None
         self.closed: tuple[int, str] | None = None
         self._frames: deque[tuple[int, str]] = deque()  # (number of a durable event, else 0; frame)
         self._bytes = 0
@@ -213,7 +213,7 @@ class Listener:
             while self._frames:
                 seq, frame = self._frames.popleft()
                 self._bytes -= len(frame)
-                if not 0 < seq <= self.replayed_through:
+                if not 0 < seq <= (self.replayed_through or 0):
                     return frame
             if self.closed is not None:
                 return None
@@ -278,14 +278,7 @@ class Hub:
         if inbox is None:
             return
         if seq is None:
-            if inbox.last_seq is None:
-                return  # nobody has been given a beginning yet, and this event is not worth waiting for it
-            frame = _frame(event, inbox.last_seq, data)
-            for listener in inbox.listeners:
-                # A replay may have told it of events whose turn to be sent live has not come: numbers never go back.
-                is_ahead = listener.replayed_through > inbox.last_seq
-                if listener.has_begun:
-                    listener.put(_frame(event, listener.replayed_through, data) if is_ahead else frame)
+            _publish_fleeting(inbox, inbox.listeners, event, data)
             return
         inbox.held[seq] = _frame(event, seq, data)
         self._release(user_id, inbox)
@@ -293,14 +286,10 @@ class Hub:
     def publish_delta(self, user_id: str, data: Callable[[], Json]) -> None:
         """Sends a piece of a reply to the sockets that asked for it."""
         inbox = self._inboxes.get(user_id)
-        if inbox is None or inbox.last_seq is None:
+        if inbox is None:
             return
-        if not any(listener.wants_deltas for listener in inbox.listeners):
-            return
-        frame = _frame("message_delta", inbox.last_seq, data())
-        for listener in inbox.listeners:
-            if listener.wants_deltas and listener.has_begun and listener.replayed_through <= inbox.last_seq:
-                listener.put(frame)
+        if listeners := [listener for listener in inbox.listeners if listener.wants_deltas]:
+            _publish_fleeting(inbox, listeners, "message_delta", data())
 
     def _release(self, user_id: str, inbox: _Inbox) -> None:
         """Delivers the held events that are next in order."""
@@ -342,7 +331,6 @@ class Hub:
         """Tells which durable events the socket has been given by replay, or does not want."""
         inbox = self._inboxes.get(listener.user_id)
         listener.replayed_through = newest_seq
-        listener.has_begun = True
         if inbox is not None and inbox.last_seq is None:
             inbox.last_seq = newest_seq
             self._release(listener.user_id, inbox)
@@ -362,6 +350,21 @@ class Hub:
         for inbox in self._inboxes.values():
             for listener in inbox.listeners:
                 listener.close(code, reason)
+
+
+def _publish_fleeting(inbox: _Inbox, listeners: list[Listener], event: str, data: Json) -> None:
+    """Not for a socket that has been given no beginning yet: such an event is not worth waiting for it.
+
+    It carries the newest number that the socket has, which a replay may have brought ahead of the others.
+    """
+    frames: dict[int, str] = {}
+    for listener in listeners:
+        if listener.replayed_through is None:
+            continue
+        seq = max(inbox.last_seq or 0, listener.replayed_through)
+        if seq not in frames:
+            frames[seq] = _frame(event, seq, data)
+        listener.put(frames[seq])
 
 
 def _frame(event: str, seq: int, data: Json) -> str:
