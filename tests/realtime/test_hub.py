@@ -116,7 +116,7 @@ def drain(listener: Listener) -> list[Any]:
     frames = []
     while listener._frames:
         seq, frame = listener._frames.popleft()
-        if not 0 < seq <= listener.replayed_through:
+        if not 0 < seq <= (listener.replayed_through or 0):
             frames.append(json.loads(frame))
     return frames
 
