@@ -117,7 +117,9 @@ ensure_pip
 # Both go: one lock may have moved packages that the other stamp vouches for.
 rm -f .venv/.installed-run .venv/.installed-dev
 echo "Installing the packages of $lock (once, and again when it changes)"
-install --require-hashes --requirement "$lock"
+# The lock is complete. Without --no-deps, pip before 24 takes a dependency with extras ("google-auth[requests]") for
+# one that has no pin.
+install --no-deps --require-hashes --requirement "$lock"
 # The project itself, built with the locked hatchling: nothing is fetched here.
 install --no-deps --no-build-isolation --editable .
 ingredients "$1" >"$stamp"
