@@ -88,7 +88,7 @@ def documented() -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for line in (ROOT / "docs" / "configuration.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if match := re.fullmatch(r"`([A-Z_]+)`", cells[0]):
+        if match := re.fullmatch(r"`([A-Z0-9_]+)`", cells[0]):
             assert match[1] not in rows, f"{match[1]} is documented twice"
             rows[match[1]] = Row(*cells[1:])
     return rows
@@ -116,14 +116,14 @@ def test_the_page_says_what_each_setting_means(documented: dict[str, Row]) -> No
 
 
 def test_the_example_lists_exactly_the_settings_with_their_defaults(example: str) -> None:
-    written = re.findall(r"^#?([A-Z_]+)=(.*)$", example, re.MULTILINE)
+    written = re.findall(r"^#?([A-Z0-9_]+)=(.*)$", example, re.MULTILINE)
     assert written == [(name, written_default(field)) for name, field in FIELDS.items()]
 
 
 def test_the_example_is_commented_out_and_explains_each_setting(example: str) -> None:
     lines = example.splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
-    unexplained = [line for before, line in pairwise(lines) if re.match("#[A-Z_]+=", line) and before[:2] != "# "]
+    unexplained = [line for before, line in pairwise(lines) if re.match("#[A-Z0-9_]+=", line) and before[:2] != "# "]
     assert unexplained == []
 
 
@@ -132,5 +132,5 @@ def test_the_example_uncommented_changes_nothing(example: str, tmp_path: Path, m
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     written = tmp_path / "settings"
-    written.write_text(re.sub(r"^#(?=[A-Z_]+=)", "", example, flags=re.MULTILINE))
+    written.write_text(re.sub(r"^#(?=[A-Z0-9_]+=)", "", example, flags=re.MULTILINE))
     assert Settings(_env_file=written) == Settings(_env_file=None)

@@ -74,8 +74,35 @@ class Settings(BaseSettings):
     model_temperature: float = Field(0.7, ge=0, le=2)
     model_timeout_seconds: float = Field(60, gt=0, le=600)
     history_messages: int = Field(30, ge=0, le=500)
+    image_history_window: int = Field(3, ge=0, le=100)
     breaker_failures: int = Field(5, ge=1, le=1000)
     breaker_open_seconds: float = Field(30, gt=0, le=600)
+
+    # recordings and pictures
+    openai_transcription_model: str | None = None
+    openai_image_model: str | None = None
+    replicate_api_token: SecretStr | None = None
+    replicate_base_url: str = "https://api.replicate.com/v1"
+    image_models: CommaList = ("black-forest-labs/flux-dev", "black-forest-labs/flux-kontext-dev")
+    image_timeout_seconds: float = Field(60, gt=0, le=600)
+
+    # media
+    media_backend: Literal["local", "s3"] = "local"
+    media_signing_key: SecretStr | None = None
+    media_url_expires_seconds: int = Field(900, ge=60, le=86400)
+    media_allowed_hosts: CommaList = ()
+    max_image_size_mb: int = Field(10, ge=1, le=100)
+    max_audio_size_mb: int = Field(20, ge=1, le=200)
+    max_image_megapixels: int = Field(50, ge=1, le=200)
+    max_audio_duration_seconds: int = Field(300, ge=1, le=3600)
+    upload_retention_hours: float = Field(24, gt=0, le=24 * 365)
+    s3_endpoint_url: str | None = None
+    s3_bucket: str | None = None
+    s3_region: str = "us-east-1"
+    s3_addressing: Literal["path", "virtual"] = "path"
+    s3_public_url_base: str | None = None
+    aws_access_key_id: SecretStr | None = None
+    aws_secret_access_key: SecretStr | None = None
 
     # turns and streams
     send_timeout_seconds: float = Field(28, gt=0, le=600)
@@ -111,7 +138,10 @@ class Settings(BaseSettings):
     trusted_proxies: CommaList = ()
     profile_url: str | None = None
 
-    @field_validator("gemini_models", "openai_models", "cors_origins", "trusted_proxies", mode="before")
+    @field_validator(
+        "gemini_models", "openai_models", "image_models", "media_allowed_hosts", "cors_origins", "trusted_proxies",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -123,7 +153,10 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("public_base_url", "gemini_base_url", "openai_base_url", "profile_url")
+    @field_validator(
+        "public_base_url", "gemini_base_url", "openai_base_url", "replicate_base_url", "profile_url", "s3_endpoint_url",
+        "s3_public_url_base",
+    )  # fmt: skip
     @classmethod
     def _address(cls, value: str | None) -> str | None:
         if value is not None:
@@ -138,6 +171,29 @@ class Settings(BaseSettings):
         for network in value:
             ipaddress.ip_network(network)
         return value
+
+    @field_validator("media_allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if urlsplit(f"//{host}").hostname != host:
+                raise ValueError(f"{host} is not the exact name of a host, in lower case and without a port")
+        return value
+
+    @model_validator(mode="after")
+    def _media_fits_together(self) -> Self:
+        if self.media_backend == "s3":
+            missing = [name for name in ("s3_bucket", "aws_access_key_id", "aws_secret_access_key")
+                       if getattr(self, name) is None]  # fmt: skip
+            if missing:
+                raise ValueError(f"MEDIA_BACKEND is s3: set {', '.join(name.upper() for name in missing)} too")
+        elif self.media_signing_key is None and not self.is_local:
+            raise ValueError("MEDIA_SIGNING_KEY is missing: addresses of local media are signed with it")
+        if self.media_signing_key and len(self.media_signing_key.get_secret_value().encode()) < 32:
+            raise ValueError("MEDIA_SIGNING_KEY needs at least 32 bytes")
+        if not self.image_models:
+            raise ValueError("IMAGE_MODELS is empty: name one model, or two: for text, and for text with a picture")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
