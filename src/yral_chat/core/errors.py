@@ -1,11 +1,12 @@
 """Every refusal the product can state, with its status and wire code (contract section 2).
 
 AppError
-├── BadRequest 400 ── Unauthorized 401 ── Forbidden 403 ── NotFound 404 ── PayloadTooLarge 413
+├── BadRequest 400 ── Unauthorized 401 ── Forbidden 403 ── NotFound 404 ── PayloadTooLarge 413 ── UnsupportedMedia 415
 ├── Conflict 409 ─ IdempotencyConflict, TurnCancelled, NotStreamable
 ├── Invalid 422 ─ ContentBlocked
 ├── TooManyTurns 429, ModelQuotaExhausted 429
-└── ServiceUnavailable 503 ─ StorageFull, ModelUnavailable, NoModelProvider; TurnTimeout 504
+├── ServiceUnavailable 503 ─ StorageFull, StorageUnavailable, ModelUnavailable, NoModelProvider
+└── TurnTimeout 504, GenerationTimeout 504
 """
 
 from typing import Any
@@ -58,6 +59,14 @@ class InfluencerDiscontinued(Forbidden):
     message = "This influencer is discontinued"
 
 
+class MediaForbidden(Forbidden):
+    code, message = "media_forbidden", "This file is not yours"
+
+
+class BadSignature(Forbidden):
+    message = "This address has expired or was altered"
+
+
 class NotFound(AppError):
     status, code, message = 404, "not_found", "Not found"
 
@@ -72,6 +81,10 @@ class MessageNotFound(NotFound):
 
 class InfluencerNotFound(NotFound):
     message = "Influencer not found"
+
+
+class MediaNotFound(NotFound):
+    message = "File not found"
 
 
 class Conflict(AppError):
@@ -92,6 +105,12 @@ class NotStreamable(Conflict):
 
 class PayloadTooLarge(AppError):
     status, code, message = 413, "payload_too_large", "The request body is too large"
+
+
+class UnsupportedMedia(AppError):
+    """`details` is `{allowed: [mime type]}`."""
+
+    status, code, message = 415, "unsupported_media_type", "The file is not of an allowed type, or is damaged"
 
 
 class Invalid(AppError):
@@ -128,6 +147,10 @@ class StorageFull(ServiceUnavailable):
     retry_after = 30
 
 
+class StorageUnavailable(ServiceUnavailable):
+    message = "Files cannot be stored or read right now"
+
+
 class ModelUnavailable(ServiceUnavailable):
     code, message = "ai_unavailable", "The reply could not be generated. Please try again."
 
@@ -139,6 +162,11 @@ class NoModelProvider(ServiceUnavailable):
 
 class TurnTimeout(AppError):
     status, code, message = 504, "turn_timeout", "The reply is not ready yet. It goes on; ask again in a moment."
+    retry_after = 5
+
+
+class GenerationTimeout(AppError):
+    status, code, message = 504, "ai_timeout", "This took too long. Please try again."
     retry_after = 5
 
 
