@@ -36,6 +36,9 @@ TRANSIENT_OUTCOMES: frozenset[Outcome] = frozenset({"empty", "timeout", "overloa
 # A failure with one of these would have met every other request too: it counts against the circuit.
 OUTAGE_OUTCOMES: frozenset[Outcome] = frozenset({"timeout", "overloaded", "unreachable", "model_gone"})
 
+# Stands for a picture where a model takes none.
+PICTURE_IN_WORDS = "[image]"
+
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens as the vendor bills them; 0 where the vendor does not say.
@@ -49,9 +52,27 @@ class Usage(msgspec.Struct, frozen=True):
     thinking: int = 0
 
 
+class Picture(msgspec.Struct, frozen=True):
+    """An encoded image, as small as it may be: it travels with every request of which it is a part."""
+
+    mime_type: str  # image/jpeg, image/png, image/webp
+    data: bytes
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """Speech as it was uploaded. Only Gemini and the transcription endpoints take it."""
+
+    mime_type: str
+    data: bytes
+
+
 class ModelMessage(msgspec.Struct, frozen=True):
+    """What one side said. Recordings and pictures stand before the text; either may be all there is."""
+
     role: Literal["user", "assistant"]
     text: str
+    pictures: tuple[Picture, ...] = ()
+    recordings: tuple[Recording, ...] = ()
 
 
 class Persona(msgspec.Struct, frozen=True):
@@ -80,6 +101,20 @@ class ModelRequest(msgspec.Struct, frozen=True):
     max_output_tokens: int = 2048
     correlation_id: str = ""
     attempt: int = 1  # of this reply: a model without chance in it answers otherwise the next time
+
+    @property
+    def has_pictures(self) -> bool:
+        return any(message.pictures for message in self.messages)
+
+    def without_pictures(self) -> "ModelRequest":
+        """The same request for a model that takes none: a short text stands for each picture. `system` stays."""
+        messages = tuple(_in_words(message) if message.pictures else message for message in self.messages)
+        return msgspec.structs.replace(self, messages=messages)
+
+
+def _in_words(message: ModelMessage) -> ModelMessage:
+    text = "\n".join([PICTURE_IN_WORDS] * len(message.pictures) + ([message.text] if message.text else []))
+    return msgspec.structs.replace(message, text=text, pictures=())
 
 
 class Delta(msgspec.Struct, frozen=True):
