@@ -26,9 +26,10 @@ from yral_chat.clients.language_model import (
     Usage,
     closing_stream,
 )
-from yral_chat.clients.model_chain import PATIENCE_SECONDS, ChainLink, ModelChain, build_model
+from yral_chat.clients.model_chain import ChainLink, ModelChain, build_model
 from yral_chat.clients.offline import OfflinePersona
 from yral_chat.clients.resilience import CircuitBreaker
+from yral_chat.clients.retries import PATIENCE_SECONDS
 from yral_chat.core.config import Settings
 
 Step = str | ModelFailure  # a text to say, or a failure to raise

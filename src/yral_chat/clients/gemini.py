@@ -14,11 +14,13 @@ from yral_chat.clients.language_model import (
     Outcome,
     Usage,
 )
+from yral_chat.clients.request_body import Base64, JsonBody
 from yral_chat.clients.vendor_http import (
     SILENCE_SECONDS,
     UNRECOGNISED,
     Call,
     Chunk,
+    Part,
     VendorHttp,
     alternating,
     common_headers,
@@ -121,12 +123,14 @@ class GeminiClient:
         safety_threshold: str | None = None,
         timeout_seconds: float = 60,
         silence_seconds: float = SILENCE_SECONDS,
+        is_streamed: bool = True,
         http: VendorHttp | None = None,
     ) -> None:
         self.model = model
         self._api_key = api_key
         path = quote(model if model.startswith(("models/", "tunedModels/")) else f"models/{model}")
-        self._url = f"{base_url.rstrip('/')}/{path}:streamGenerateContent?alt=sse"
+        method = "streamGenerateContent?alt=sse" if is_streamed else "generateContent"
+        self._url = f"{base_url.rstrip('/')}/{path}:{method}"
         self._thinking_budget = thinking_budget
         self._safety_threshold = safety_threshold
         self._timeout_seconds = timeout_seconds
@@ -139,7 +143,7 @@ class GeminiClient:
             model=self.model,
             url=self._url,
             headers={**common_headers(request), "x-goog-api-key": self._api_key},
-            body=msgspec.json.encode(self._body(request)),
+            body=JsonBody(self._body(request)),
             timeout_seconds=self._timeout_seconds,
             silence_seconds=self._silence_seconds,
         )
@@ -154,8 +158,8 @@ class GeminiClient:
             config["thinkingConfig"] = {"thinkingBudget": self._thinking_budget}
         body: dict[str, Any] = {
             "contents": [
-                {"parts": [{"text": text} for text in texts], "role": "user" if role == "user" else "model"}
-                for role, texts in alternating(request.messages)
+                {"parts": [_part(part) for part in parts], "role": "user" if role == "user" else "model"}
+                for role, parts in alternating(request.messages)
             ],
             "generationConfig": config,
         }
@@ -166,6 +170,12 @@ class GeminiClient:
                 {"category": category, "threshold": self._safety_threshold} for category in SAFETY_CATEGORIES
             ]
         return body
+
+
+def _part(part: Part) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"text": part}
+    return {"inlineData": {"mimeType": part.mime_type, "data": Base64(part.data)}}
 
 
 def _read(event: bytes) -> Chunk:

@@ -38,6 +38,8 @@ OUTAGE_OUTCOMES: frozenset[Outcome] = frozenset({"timeout", "overloaded", "unrea
 
 # Stands for a picture where a model takes none.
 PICTURE_IN_WORDS = "[image]"
+# What a model is given of a voice message that nobody wrote down (contract section 8.6).
+RECORDING_IN_WORDS = "[Voice message, not transcribed]"
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -74,6 +76,12 @@ class ModelMessage(msgspec.Struct, frozen=True):
     pictures: tuple[Picture, ...] = ()
     recordings: tuple[Recording, ...] = ()
 
+    def without_pictures(self) -> "ModelMessage":
+        if not self.pictures:
+            return self
+        lines = [PICTURE_IN_WORDS] * len(self.pictures) + ([self.text] if self.text else [])
+        return msgspec.structs.replace(self, text="\n".join(lines), pictures=())
+
 
 class Persona(msgspec.Struct, frozen=True):
     """The public side of a persona: what a model without a vendor needs to answer in its manner."""
@@ -108,13 +116,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
     def without_pictures(self) -> "ModelRequest":
         """The same request for a model that takes none: a short text stands for each picture. `system` stays."""
-        messages = tuple(_in_words(message) if message.pictures else message for message in self.messages)
+        messages = tuple(message.without_pictures() for message in self.messages)
         return msgspec.structs.replace(self, messages=messages)
-
-
-def _in_words(message: ModelMessage) -> ModelMessage:
-    text = "\n".join([PICTURE_IN_WORDS] * len(message.pictures) + ([message.text] if message.text else []))
-    return msgspec.structs.replace(message, text=text, pictures=())
 
 
 class Delta(msgspec.Struct, frozen=True):

@@ -10,7 +10,6 @@ import msgspec
 from pydantic import SecretStr
 
 from yral_chat.clients.language_model import (
-    TRANSIENT_OUTCOMES,
     Completion,
     Delta,
     LanguageModel,
@@ -21,13 +20,10 @@ from yral_chat.clients.language_model import (
     Outcome,
     closing_stream,
 )
-from yral_chat.clients.resilience import Admission, Backoff, CircuitBreaker, Clock, Random, seconds_left
+from yral_chat.clients.resilience import Backoff, CircuitBreaker, Clock, Random, seconds_left
+from yral_chat.clients.retries import settle, wait_before_retry
+from yral_chat.clients.sight import Showing, Sight
 from yral_chat.core.config import Settings
-
-# The same model is asked again at most so often, and only before the first token.
-MAX_RETRIES = 2
-# Somebody is waiting for the first word: a vendor that wants more than this is left for the next model.
-PATIENCE_SECONDS = 3.0
 
 # When the models failed for different reasons, the first of these is the one to tell: what may pass by itself comes
 # before what the operator has to mend, because the answer to it is "try again".
@@ -64,7 +60,8 @@ class ModelChain:
 
     Before the first token: a transient failure is tried again with the same model, then the next model is asked; any
     other failure goes to the next model at once; a refusal by a safety layer ends the chain, because asking around
-    for a vendor that does not mind would defeat it. After the first token nothing is restarted.
+    for a vendor that does not mind would defeat it. After the first token nothing is restarted. A model that refuses
+    a request with pictures is asked once more without them, and for a while shown none.
     Everything happens inside `request.deadline`.
     """
 
@@ -81,6 +78,7 @@ class ModelChain:
         self._links = tuple(links)
         # Stable: the order within a provider, and of the rest, stays.
         self._nsfw_links = tuple(sorted(links, key=lambda link: link.provider != nsfw_provider))
+        self._sights = {(link.provider, link.model): Sight(clock) for link in links}
         self._backoff = backoff or Backoff()
         self._clock = clock
         self._sleep = sleep
@@ -97,7 +95,9 @@ class ModelChain:
         links = self._nsfw_links if request.persona.is_nsfw else self._links
         failures: list[ModelFailure] = []
         for link in links:
-            for attempt in range(1 + MAX_RETRIES):
+            showing = Showing(request, self._sights[link.provider, link.model])
+            attempt = 0
+            while True:
                 if seconds_left(request.deadline, self._clock) <= 0:
                     raise _verdict(links, failures) if failures else _out_of_time()
                 if (admission := link.breaker.admit()) is None:
@@ -105,17 +105,20 @@ class ModelChain:
                 has_begun = False
                 with admission:
                     try:
-                        async with closing_stream(link.client.stream(request, calls)) as answer:
+                        async with closing_stream(link.client.stream(showing.request, calls)) as answer:
                             async for item in answer:
                                 has_begun = True
                                 if type(item) is Completion:
                                     admission.succeed()
+                                    showing.answered()
                                     yield item
                                     return
                                 yield item
                         raise ModelFailure("unreachable", "the stream ended without a completion")
                     except ModelFailure as failure:
-                        _settle(admission, failure)
+                        if not has_begun and showing.hides_pictures_after(failure):
+                            continue
+                        settle(admission, failure)
                         if has_begun or failure.outcome == "blocked":
                             raise
                         failures.append(failure)
@@ -125,6 +128,7 @@ class ModelChain:
                 if wait >= seconds_left(request.deadline, self._clock):
                     break
                 await self._sleep(wait)
+                attempt += 1
         raise _verdict(links, failures)
 
     async def close(self) -> None:
@@ -133,22 +137,9 @@ class ModelChain:
 
     def _wait_before_retry(self, failure: ModelFailure, attempt: int, *, is_last: bool) -> float | None:
         """Seconds until the same model is asked again; None when it is not."""
-        if failure.outcome not in TRANSIENT_OUTCOMES or attempt >= MAX_RETRIES:
-            return None
         if failure.outcome == "timeout" and not is_last:
             return None  # it has had its time; what is left belongs to the others
-        wait = self._backoff.delay(attempt, self._draw)
-        if failure.retry_after is None:
-            return wait
-        return max(wait, failure.retry_after) if failure.retry_after <= PATIENCE_SECONDS else None
-
-
-def _settle(admission: Admission, failure: ModelFailure) -> None:
-    """What a failed call says about the circuit. An empty answer or a used-up quota says nothing."""
-    if failure.is_outage:
-        admission.fail(str(failure))
-    elif failure.outcome in ("blocked", "truncated"):
-        admission.succeed()  # not what we wanted, but an answer
+        return wait_before_retry(failure, attempt, self._backoff, self._draw)
 
 
 def _out_of_time() -> ModelFailure:
@@ -175,7 +166,7 @@ def build_model(settings: Settings) -> ModelChain:
         from yral_chat.clients.offline import OfflinePersona
 
         models = [OfflinePersona(settings.offline_words_per_second)]
-    return ModelChain([_link(model, settings) for model in models], nsfw_provider=settings.nsfw_provider)
+    return ModelChain([link(model, settings) for model in models], nsfw_provider=settings.nsfw_provider)
 
 
 def _vendor_models(settings: Settings) -> list[NamedModel]:
@@ -192,7 +183,7 @@ def _vendor_models(settings: Settings) -> list[NamedModel]:
     http = VendorHttp()
     models: list[NamedModel] = [
         GeminiClient(
-            api_key=_secret(settings.gemini_api_key),
+            api_key=secret(settings.gemini_api_key),
             model=model,
             base_url=settings.gemini_base_url,
             thinking_budget=settings.gemini_thinking_budget,
@@ -204,7 +195,7 @@ def _vendor_models(settings: Settings) -> list[NamedModel]:
     ]
     models += [
         OpenAIClient(
-            api_key=_secret(settings.openai_api_key),
+            api_key=secret(settings.openai_api_key),
             model=model,
             base_url=settings.openai_base_url,
             timeout_seconds=settings.model_timeout_seconds,
@@ -215,10 +206,14 @@ def _vendor_models(settings: Settings) -> list[NamedModel]:
     return models
 
 
-def _secret(value: SecretStr | None) -> str:
+def secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
 
-def _link(model: NamedModel, settings: Settings) -> ChainLink:
-    breaker = CircuitBreaker(failures=settings.breaker_failures, open_seconds=settings.breaker_open_seconds)
-    return ChainLink(provider=model.provider, model=model.model, client=model, breaker=breaker)
+def link(model: NamedModel, settings: Settings) -> ChainLink:
+    return ChainLink(provider=model.provider, model=model.model, client=model, breaker=build_breaker(settings))
+
+
+def build_breaker(settings: Settings) -> CircuitBreaker:
+    """A closed circuit of its own."""
+    return CircuitBreaker(failures=settings.breaker_failures, open_seconds=settings.breaker_open_seconds)

@@ -13,15 +13,19 @@ from yral_chat.clients.language_model import (
     Completion,
     Delta,
     ModelCall,
+    ModelFailure,
+    ModelMessage,
     ModelRequest,
     Outcome,
     Usage,
 )
+from yral_chat.clients.request_body import Base64, JsonBody
 from yral_chat.clients.vendor_http import (
     SILENCE_SECONDS,
     UNRECOGNISED,
     Call,
     Chunk,
+    Part,
     VendorHttp,
     alternating,
     common_headers,
@@ -115,7 +119,7 @@ class OpenAIClient:
             model=self.model,
             url=self._url,
             headers=headers,
-            body=msgspec.json.encode(self._body(request)),
+            body=JsonBody(self._body(request)),
             timeout_seconds=self._timeout_seconds,
             silence_seconds=self._silence_seconds,
             end_marker=b"[DONE]",
@@ -126,8 +130,9 @@ class OpenAIClient:
         await self._http.close()
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
-        messages = [{"role": "system", "content": request.system}] if request.system else []
-        messages += [{"role": role, "content": "\n\n".join(texts)} for role, texts in alternating(request.messages)]
+        messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
+        heard = tuple(_sendable(message) for message in request.messages)
+        messages += [{"role": role, "content": _content(parts)} for role, parts in alternating(heard)]
         return {
             "model": self.model,
             "messages": messages,
@@ -136,6 +141,27 @@ class OpenAIClient:
             "temperature": request.temperature,
             self._limit_name: request.max_output_tokens,
         }
+
+
+def _sendable(message: ModelMessage) -> ModelMessage:
+    """An assistant's message is made of text alone in this protocol, and recordings have their own endpoint."""
+    if message.recordings:
+        raise ModelFailure("rejected", "recordings cannot be sent to a chat completion")
+    return message.without_pictures() if message.role == "assistant" else message
+
+
+def _content(parts: list[Part]) -> str | list[dict[str, Any]]:
+    """A plain string wherever it can be one: servers of some age know nothing else."""
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) == len(parts):
+        return "\n\n".join(texts)
+    return [_part(part) for part in parts]
+
+
+def _part(part: Part) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    return {"type": "image_url", "image_url": {"url": Base64(part.data, prefix=f"data:{part.mime_type};base64,")}}
 
 
 def _read(event: bytes) -> Chunk:

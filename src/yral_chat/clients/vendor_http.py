@@ -6,8 +6,8 @@ else is here, once.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -24,8 +24,11 @@ from yral_chat.clients.language_model import (
     ModelMessage,
     ModelRequest,
     Outcome,
+    Picture,
+    Recording,
     Usage,
 )
+from yral_chat.clients.request_body import JsonBody
 from yral_chat.clients.resilience import seconds_left
 from yral_chat.clients.sse import MAX_EVENT_BYTES, EventParser, EventTooLarge
 
@@ -54,6 +57,8 @@ _STATUS_OF_WORD = {
     "invalid_request_error": 400,
 }
 
+# A server that runs a model without eyes and blames itself: llama.cpp answers 500 with these words.
+_NO_PICTURES = re.compile(rb"image input is not supported|does not support image", re.IGNORECASE)
 _LOAD = re.compile(rb"overload|capacity|try again later|high demand|server_busy", re.IGNORECASE)
 _QUOTA = re.compile(rb"quota|billing|credit", re.IGNORECASE)
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s?")
@@ -80,6 +85,10 @@ class VendorHttp:
             await self._session.close()
 
 
+# What a message consists of for a vendor.
+Part = str | Picture | Recording
+
+
 class Call(msgspec.Struct, frozen=True):
     """What one request to a vendor consists of."""
 
@@ -87,7 +96,7 @@ class Call(msgspec.Struct, frozen=True):
     model: str
     url: str
     headers: dict[str, str]
-    body: bytes
+    body: JsonBody
     timeout_seconds: float  # for the whole call
     silence_seconds: float = SILENCE_SECONDS
     end_marker: bytes | None = None  # the event after which nothing comes
@@ -206,24 +215,22 @@ class _Answer:
 async def _events(http: VendorHttp, call: Call, request: ModelRequest) -> AsyncGenerator[list[bytes], None]:
     """The data of the events of each packet. Raises ModelFailure; nothing of aiohttp's gets out."""
     left = seconds_left(request.deadline)
-    timeout = aiohttp.ClientTimeout(
-        total=min(call.timeout_seconds, left),
-        connect=CONNECT_SECONDS,
-        sock_read=call.silence_seconds,
-        ceil_threshold=float("inf"),  # do not round up to whole seconds
-    )
+    timeout = time_limits(min(call.timeout_seconds, left), call.silence_seconds)
     # A vendor is not to blame when we gave it less time than we usually do.
-    is_our_haste = left < min(call.timeout_seconds, call.silence_seconds)
-    try:
+    with typed_failures(is_our_haste=left < min(call.timeout_seconds, call.silence_seconds)):
         # No redirects: the key would follow to wherever they lead.
         async with http.session.post(
-            call.url, data=call.body, headers=call.headers, timeout=timeout, allow_redirects=False
+            call.url,
+            data=call.body.content(),
+            headers={**call.headers, **call.body.headers},
+            timeout=timeout,
+            allow_redirects=False,
         ) as response:
             if response.status != 200:
-                raise failure_of_status(response.status, await _read_error(response), response.headers)
+                raise failure_of_status(response.status, await read_error(response), response.headers)
             if response.content_type == "application/json":
                 # A server that does not stream answers with one object.
-                yield [await _read_whole(response)]
+                yield [await read_whole(response, MAX_EVENT_BYTES)]
                 return
             parser = EventParser()
             async for packet in response.content.iter_any():
@@ -237,6 +244,23 @@ async def _events(http: VendorHttp, call: Call, request: ModelRequest) -> AsyncG
                 return
             if events := parser.flush():
                 yield [event for event in events if event != call.end_marker]
+
+
+def time_limits(total: float, silence: float) -> aiohttp.ClientTimeout:
+    """Seconds for everything, and between two packets."""
+    return aiohttp.ClientTimeout(
+        total=total,
+        connect=CONNECT_SECONDS,
+        sock_read=silence,
+        ceil_threshold=float("inf"),  # do not round up to whole seconds
+    )
+
+
+@contextmanager
+def typed_failures(*, is_our_haste: bool) -> Iterator[None]:
+    """Turns what can happen to a connection into ModelFailure."""
+    try:
+        yield
     except aiohttp.ConnectionTimeoutError as error:
         raise ModelFailure("unreachable", "no connection in time") from error
     except TimeoutError as error:
@@ -255,16 +279,19 @@ async def _read_to_end(content: aiohttp.StreamReader) -> None:
                 pass
 
 
-async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
+async def read_whole(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The body. Raises EventTooLarge as soon as it is longer than it may be, or says that it will be."""
     body = bytearray()
+    if (response.content_length or 0) > max_bytes:
+        raise EventTooLarge("an answer beyond the size limit")
     async for packet in response.content.iter_any():
         body += packet
-        if len(body) > MAX_EVENT_BYTES:
+        if len(body) > max_bytes:
             raise EventTooLarge("an answer beyond the size limit")
     return bytes(body)
 
 
-async def _read_error(response: aiohttp.ClientResponse) -> bytes:
+async def read_error(response: aiohttp.ClientResponse) -> bytes:
     """As much of an error's body as helps to classify it; a body that fails does not hide the status."""
     body = bytearray()
     with suppress(TimeoutError, aiohttp.ClientError):
@@ -298,6 +325,8 @@ def failure_of_status(status: int, body: bytes, headers: Mapping[str, str] | Non
         return ModelFailure("model_gone", reason)
     if status == 408:
         return ModelFailure("timeout", reason, retry_after=retry_after)
+    if status >= 500 and _NO_PICTURES.search(body):
+        return ModelFailure("rejected", f"{reason}, pictures refused")
     if status >= 500 or status in (409, 425):
         return ModelFailure("overloaded", reason, retry_after=retry_after)
     # Gemini answers a wrong key with 400: https://ai.google.dev/gemini-api/docs/troubleshooting
@@ -328,7 +357,7 @@ def _error_object(body: bytes) -> dict[str, Any]:
 
 def _is_refusal_of_content(error: dict[str, Any]) -> bool:
     """Azure and OpenAI say it with a code, OpenRouter with the moderation's reasons."""
-    if error.get("code") in ("content_filter", "content_policy_violation"):
+    if error.get("code") in ("content_filter", "content_policy_violation", "moderation_blocked"):
         return True
     metadata = error.get("metadata")
     return isinstance(metadata, dict) and "flagged_input" in metadata
@@ -364,16 +393,17 @@ def _seconds(text: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def alternating(messages: tuple[ModelMessage, ...]) -> list[tuple[str, list[str]]]:
-    """The conversation as (role, texts) with the roles taking turns, beginning with the user, no text empty."""
-    turns: list[tuple[str, list[str]]] = []
+def alternating(messages: tuple[ModelMessage, ...]) -> list[tuple[str, list[Part]]]:
+    """The conversation as (role, parts) with the roles taking turns, beginning with the user, no text empty."""
+    turns: list[tuple[str, list[Part]]] = []
     for message in messages:
-        if not message.text:
+        parts: list[Part] = [*message.recordings, *message.pictures, *([message.text] if message.text else [])]
+        if not parts:
             continue
         if turns and turns[-1][0] == message.role:
-            turns[-1][1].append(message.text)
+            turns[-1][1].extend(parts)
         else:
-            turns.append((message.role, [message.text]))
+            turns.append((message.role, parts))
     if turns and turns[0][0] == "assistant":
         turns.insert(0, ("user", [OPENING]))
     return turns
