@@ -129,6 +129,7 @@ class GeminiClient:
         self.model = model
         self._api_key = api_key
         path = quote(model if model.startswith(("models/", "tunedModels/")) else f"models/{model}")
+        self._accept = "text/event-stream" if is_streamed else "application/json"
         method = "streamGenerateContent?alt=sse" if is_streamed else "generateContent"
         self._url = f"{base_url.rstrip('/')}/{path}:{method}"
         self._thinking_budget = thinking_budget
@@ -142,7 +143,7 @@ class GeminiClient:
             provider=self.provider,
             model=self.model,
             url=self._url,
-            headers={**common_headers(request), "x-goog-api-key": self._api_key},
+            headers={**common_headers(request), "Accept": self._accept, "x-goog-api-key": self._api_key},
             body=JsonBody(self._body(request)),
             timeout_seconds=self._timeout_seconds,
             silence_seconds=self._silence_seconds,

@@ -1,4 +1,4 @@
-"""Pictures on request: Replicate, an OpenAI-compatible endpoint, or a placeholder that is drawn here."""
+"""What the product asks of whoever makes pictures."""
 
 from typing import Protocol
 
@@ -6,11 +6,10 @@ import msgspec
 
 from yral_chat.clients.language_model import ModelCall, Picture
 from yral_chat.clients.resilience import CircuitBreaker
-from yral_chat.core.config import Settings
 
 
 class MadePicture(msgspec.Struct, frozen=True):
-    """PNG, JPEG, WebP or GIF by its first bytes, at most MAX_PICTURE_BYTES; not decoded yet, so not trusted yet."""
+    """PNG, JPEG, WebP or GIF by its first bytes, at most 25 MB; not decoded yet, so not trusted yet."""
 
     data: bytes
     provider: str
@@ -37,9 +36,3 @@ class ImageModel(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-def build_image_model(settings: Settings) -> ImageModel | None:
-    """Replicate when it has a token, else the OpenAI-compatible endpoint when OPENAI_IMAGE_MODEL is set, else the
-    local placeholder where offline answers are allowed and no model vendor is configured, else None."""
-    raise NotImplementedError

@@ -1,0 +1,97 @@
+"""Transcriptions as OpenAI defined them and others offer them.
+
+https://platform.openai.com/docs/api-reference/audio/createTranscription
+"""
+
+import io
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgspec
+
+from yral_chat.clients.language_model import (
+    CallRecord,
+    Completion,
+    Delta,
+    ModelCall,
+    ModelFailure,
+    ModelRequest,
+    Recording,
+    Usage,
+)
+from yral_chat.clients.vendor_answers import Demand, answer_to, plain_headers
+from yral_chat.clients.vendor_http import VendorHttp
+
+# The endpoint goes by the name of the file.
+_EXTENSIONS = {
+    "audio/mpeg": "mp3",
+    "audio/mp3": "mp3",
+    "audio/mp4": "m4a",
+    "audio/m4a": "m4a",
+    "audio/aac": "m4a",
+    "audio/wav": "wav",
+    "audio/ogg": "ogg",
+    "audio/webm": "webm",
+    "audio/flac": "flac",
+}
+
+
+class _TokenUsage(msgspec.Struct):
+    input_tokens: int | None = None  # there are none where minutes are billed
+    output_tokens: int | None = None
+
+
+class _Transcription(msgspec.Struct):
+    text: str
+    usage: _TokenUsage | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Transcription)
+
+
+class OpenAITranscriptionClient:
+    """One model behind `/audio/transcriptions`: it takes the recording of the last message and nothing else."""
+
+    provider = "openai"
+
+    def __init__(
+        self, *, model: str, api_key: str, base_url: str, timeout_seconds: float = 60, http: VendorHttp | None = None
+    ) -> None:
+        self.model = model
+        self._api_key = api_key
+        self._url = f"{base_url.rstrip('/')}/audio/transcriptions"
+        self._timeout_seconds = timeout_seconds
+        self._http = http or VendorHttp()
+
+    async def stream(self, request: ModelRequest, calls: list[ModelCall]) -> AsyncIterator[Delta | Completion]:
+        [recording] = request.messages[-1].recordings
+        with CallRecord(calls, self.provider, self.model) as record:
+            demand = Demand(
+                url=self._url,
+                headers=plain_headers(request.correlation_id, self._api_key),
+                body=self._form(recording),
+                timeout_seconds=self._timeout_seconds,
+                silence_seconds=self._timeout_seconds,  # it is silent until it has heard everything
+            )
+            try:
+                answer = _DECODER.decode(await answer_to(self._http, demand, request.deadline))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise ModelFailure("unreachable", "an unreadable transcription") from error
+            if answer.usage is not None:
+                record.call.usage = Usage(answer.usage.input_tokens or 0, 0, answer.usage.output_tokens or 0)
+            if answer.text.strip():
+                record.token()
+                yield Delta(answer.text)
+            record.close("completed")
+            yield Completion("completed", "stop", record.call.usage, self.provider, self.model)
+
+    def _form(self, recording: Recording) -> aiohttp.FormData:
+        form = aiohttp.FormData()
+        name = f"recording.{_EXTENSIONS.get(recording.mime_type, 'mp3')}"
+        form.add_field("file", io.BytesIO(recording.data), filename=name, content_type=recording.mime_type)
+        form.add_field("model", self.model)
+        form.add_field("response_format", "json")
+        return form
+
+    async def close(self) -> None:
+        await self._http.close()
