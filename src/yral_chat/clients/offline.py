@@ -12,6 +12,8 @@ from zlib import crc32
 import msgspec
 
 from yral_chat.clients.language_model import (
+    PICTURE_IN_WORDS,
+    RECORDING_IN_WORDS,
     CallRecord,
     Completion,
     Delta,
@@ -40,6 +42,8 @@ class Phrases(msgspec.Struct, frozen=True):
     suggestion: tuple[str, ...]
     honesty: tuple[str, ...]
     serious: str
+    unseen: str  # instead of a word on a picture
+    unheard: str  # instead of a word on a recording that nobody wrote down
 
 
 ENGLISH = Phrases(
@@ -95,6 +99,8 @@ ENGLISH = Phrases(
         "This matters too much for a demo, and I am only the offline demo of {name}. Please talk to somebody you "
         "trust now, or call your local emergency number. You do not have to carry this alone."
     ),
+    unseen="You sent me a picture, and I have to be honest: without an AI model behind me, I cannot see it.",
+    unheard="You sent me a voice message, and I have to be honest: nothing here can listen to it, so please write.",
 )
 
 HINGLISH = Phrases(
@@ -136,6 +142,8 @@ HINGLISH = Phrases(
         "Yeh baat demo ke liye bahut badi hai, aur main sirf {name} ka offline demo hoon. Please abhi kisi apne se "
         "baat karo, ya local emergency number pe call karo. Tum akele nahi ho."
     ),
+    unseen="Photo toh mil gayi, par sach bolun: peeche koi AI model nahi hai, isliye main use dekh nahi sakta.",
+    unheard="Voice message mila, par sach bolun: yahan use sunne wala koi nahi hai, toh please likh ke bhejo.",
 )
 
 # What a persona of this kind thinks of whatever comes up; the first whose word stands in the category is taken.
@@ -212,6 +220,7 @@ _ABOUT_ITSELF = re.compile(r"\b(ai|a\.i|bot|chatbot|robot|offline|demo|api key|g
 _MAYBE_ABOUT_ITSELF = re.compile(r"\b(model|real|human|key|who are you|what are you)\b", re.I)
 _ADDRESSED = re.compile(r"\b(you|your|u|this|tum|tumhara|aap)\b", re.I)
 _SERIOUS = re.compile(r"\b(suicid\w*|kill(ing)? myself|end my life|want to die|hurt(ing)? myself|self[- ]harm)\b", re.I)
+_TRANSCRIBED = re.compile(r"\[Transcribed: (.*)\]", re.S)
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
 _SENTENCE = re.compile(r".+?[.!?…।](?=\s|$)", re.S)
 
@@ -288,6 +297,13 @@ def _last_words(messages: Sequence[ModelMessage]) -> str:
     return messages[-1].text if messages and messages[-1].role == "user" else ""
 
 
+def _without_marks(text: str) -> str:
+    """The words of a message without the marks of contract section 8.6, which nobody said."""
+    for mark in (RECORDING_IN_WORDS, PICTURE_IN_WORDS, "[Voice message]"):
+        text = text.replace(mark, "")
+    return _TRANSCRIBED.sub(r"\1", text).strip()
+
+
 class _Reply:
     """One way to answer; `seed` chooses among the phrases."""
 
@@ -295,12 +311,17 @@ class _Reply:
         self._persona = request.persona
         self._messages = request.messages
         self._seed = seed
-        self._heard = _last_words(request.messages)
+        last = _last_words(request.messages)
+        self._heard = _without_marks(last)
+        self._is_unheard = RECORDING_IN_WORDS in last
+        self._is_unseen = PICTURE_IN_WORDS in last or bool(request.messages and request.messages[-1].pictures)
         self._phrases = HINGLISH if _speaks_hinglish(request.persona) else ENGLISH
 
     def text(self) -> str:
         if _SERIOUS.search(self._heard):
             parts = [self._phrases.serious, *([] if self._seed % 2 else [self._choose(self._phrases.listening)])]
+        elif not self._heard and (self._is_unseen or self._is_unheard):
+            parts = [*self._opening_honesty(), self._suggestion()]
         elif _asks_what_it_is(self._heard):
             parts = [self._choose(self._phrases.honesty), self._suggestion()]
         elif _FAREWELL.search(self._heard):
@@ -311,6 +332,10 @@ class _Reply:
             parts = [*self._greeting(), *self._opening_honesty(), self._suggestion()]
         else:
             parts = self._conversation()
+        # After a serious word a remark on what it cannot do would be out of place.
+        if not _SERIOUS.search(self._heard):
+            parts = [*([self._phrases.unseen] if self._is_unseen else []), *parts]
+            parts = [*([self._phrases.unheard] if self._is_unheard else []), *parts]
         sentences = [part.format(name=self._persona.display_name) for part in parts]
         return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
 

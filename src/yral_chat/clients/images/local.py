@@ -112,6 +112,6 @@ def _label(draw: "ImageDraw", prompt: str) -> None:
 def first_words(prompt: str) -> list[str]:
     """The beginning of `prompt` in lines that fit. The built-in font has Latin letters only: words in other scripts
     are shown as an ellipsis."""
-    words = [word if all(" " < letter <= "ÿ" for letter in word) else "…" for word in prompt.split()]
+    words = [word if all(letter <= "ÿ" and letter.isprintable() for letter in word) else "…" for word in prompt.split()]
     shown = [word for at, word in enumerate(words) if word != "…" or at == 0 or words[at - 1] != "…"]
     return textwrap.wrap(" ".join(shown), LINE_CHARACTERS, max_lines=MAX_LINES, placeholder=" …", break_long_words=True)

@@ -1,6 +1,7 @@
 """What a provider hands over: bytes, or an address from which they are fetched with suspicion."""
 
 from binascii import Error, a2b_base64
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from yral_chat.clients.language_model import ModelFailure
@@ -14,19 +15,19 @@ MAX_ENCODED_BYTES = MAX_PICTURE_BYTES * 4 // 3 + 64 * 1024
 FETCH_SECONDS = 30.0
 
 
-def is_same_origin(url: str, other: str) -> bool:
-    """Whether what is secret between us and `other` may be sent to `url`."""
-    one, two = urlsplit(url), urlsplit(other)
-    return (one.scheme, one.hostname, _port(url)) == (two.scheme, two.hostname, _port(other))
+class Origin(NamedTuple):
+    scheme: str
+    host: str
+    port: int | None
 
 
-def _port(url: str) -> int | None:
-    """Raises ModelFailure for an address whose port is none."""
-    parts = urlsplit(url)
+def origin_of(url: str) -> Origin:
+    """To which server `url` leads. Raises ModelFailure when that cannot be read from it."""
     try:
-        return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        parts = urlsplit(url)
+        return Origin(parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme))
     except ValueError as error:
-        raise ModelFailure("empty", "the output's address cannot be read") from error
+        raise ModelFailure("empty", "an address that cannot be read") from error
 
 
 async def picture_at(
@@ -38,10 +39,10 @@ async def picture_at(
     """
     if url.startswith("data:"):
         return checked(_in_data_url(url))
-    parts = urlsplit(url)
-    if parts.scheme != "https" and (parts.scheme != "http" or parts.hostname != urlsplit(base_url).hostname):
+    origin, home = origin_of(url), origin_of(base_url)
+    if not origin.host or (origin.scheme != "https" and (origin.scheme != "http" or origin.host != home.host)):
         raise ModelFailure("empty", "the output's address is not a safe one")
-    headers = plain_headers(correlation_id, key if is_same_origin(url, base_url) else None)
+    headers = plain_headers(correlation_id, key if origin == home else None)
     demand = Demand(
         url=url,
         headers={**headers, "Accept": "image/*"},

@@ -16,7 +16,7 @@ import msgspec
 
 from yral_chat.clients.images.guard import Guard
 from yral_chat.clients.images.model import MadePicture
-from yral_chat.clients.images.output import is_same_origin, picture_at
+from yral_chat.clients.images.output import origin_of, picture_at
 from yral_chat.clients.language_model import TRANSIENT_OUTCOMES, CallRecord, ModelCall, ModelFailure, Picture
 from yral_chat.clients.request_body import Base64, JsonBody
 from yral_chat.clients.resilience import Backoff, CircuitBreaker, seconds_left
@@ -182,7 +182,7 @@ class ReplicateClient:
 
     def _own(self, url: str, path: str) -> str:
         """The vendor's address for something when the token may go there, else ours."""
-        return url if is_same_origin(url, self._base_url) else f"{self._base_url}/{path}"
+        return url if origin_of(url) == origin_of(self._base_url) else f"{self._base_url}/{path}"
 
     def _cancel_later(self, prediction: Prediction, headers: dict[str, str]) -> None:
         """In a task of its own: whoever is being cancelled cannot wait, and whoever is late should not."""
