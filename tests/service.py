@@ -165,6 +165,7 @@ class FakeModel:
         told = json.loads(self._process.wait_for_marker(START_SECONDS))
         self.base_url_gemini: str = told["base_url_gemini"]
         self.base_url_openai: str = told["base_url_openai"]
+        self.base_url_replicate: str = told["base_url_replicate"]
         self._client = httpx2.Client(base_url=told["base_url"], timeout=10)
 
     def reset(self) -> None:
@@ -172,11 +173,13 @@ class FakeModel:
         self.tell(reset=True, default={"echo": True})
 
     def tell(self, **wishes: Any) -> None:
-        """`default`, `script` (one behaviour per coming call), `models` (by name): see fakes/model_server.py."""
+        """`default`, `script` (one behaviour per coming call), `models` (by name), `kinds` (`chat`, `transcription`,
+        `picture`): see fakes/model_server.py."""
         self._client.post("/control", json=wishes).raise_for_status()
 
     def state(self) -> dict[str, int]:
-        """`requests`, `open_streams`, `peak_streams`, `disconnects`, `script` (behaviours left)."""
+        """`requests`, `open_streams`, `peak_streams`, `disconnects`, `script` (behaviours left), `predictions` and
+        `cancelled` (of Replicate)."""
         answer: dict[str, int] = self._client.get("/control").json()
         return answer
 
@@ -193,3 +196,8 @@ class FakeModel:
     def settings(self) -> dict[str, str]:
         """What makes a service ask this vendor."""
         return {"GEMINI_API_KEY": "a-key-of-the-tests", "GEMINI_BASE_URL": self.base_url_gemini}
+
+    @property
+    def picture_settings(self) -> dict[str, str]:
+        """What makes a service have its pictures made by this vendor."""
+        return {"REPLICATE_API_TOKEN": "a-token-of-the-tests", "REPLICATE_BASE_URL": self.base_url_replicate}
