@@ -89,15 +89,17 @@ def gemini_complaint(body: Any) -> str | None:
     if roles[-1] != "user":
         return "Please ensure that multiturn requests end with a user role."
     parts = [part for content in contents for part in content["parts"]]
-    if any(not part.get("text") and not part.get("inlineData") for part in parts):
+    blobs = [part.get("inlineData") or part.get("inline_data") for part in parts]
+    if any(not part.get("text") and not blob for part, blob in zip(parts, blobs, strict=True)):
         return "Unable to submit request because it must have a text parameter."
-    complaints = (media_complaint(part["inlineData"]) for part in parts if "inlineData" in part)
+    complaints = (media_complaint(blob) for blob in blobs if blob)
     return next((complaint for complaint in complaints if complaint is not None), None)
 
 
 def media_complaint(blob: Any) -> str | None:
-    """What the vendor refuses about `inlineData`. Its parser takes either alphabet of base64."""
-    mime_type, text = blob.get("mimeType"), blob.get("data", "")
+    """What the vendor refuses about `inlineData`. Its parser takes either spelling of a name and either alphabet of
+    base64: https://protobuf.dev/programming-guides/json/"""
+    mime_type, text = blob.get("mimeType") or blob.get("mime_type"), blob.get("data", "")
     if mime_type not in IMAGE_TYPES | AUDIO_TYPES:
         return f"Unsupported MIME type: {mime_type}"
     data = decoded(text.replace("-", "+").replace("_", "/"))

@@ -50,8 +50,9 @@ def kind_of(data: bytes) -> str | None:
 def media_in(body: Any) -> Iterator[tuple[str, bytes]]:
     """(type, bytes) of everything that any of the wires carries inside a JSON body, in its order."""
     if isinstance(body, dict):
-        if isinstance(text := body.get("data"), str) and "mimeType" in body:
-            yield str(body["mimeType"]), decoded(text.replace("-", "+").replace("_", "/")) or b""
+        mime_type = body.get("mimeType") or body.get("mime_type")
+        if isinstance(text := body.get("data"), str) and mime_type:
+            yield str(mime_type), decoded(text.replace("-", "+").replace("_", "/")) or b""
         for value in body.values():
             yield from media_in(value)
     elif isinstance(body, list):

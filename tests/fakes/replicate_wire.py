@@ -99,6 +99,8 @@ def replicate_error(status: int, detail: str, behaviour: Behaviour) -> web.Respo
     headers = redirect_of(status)
     if behaviour.retry_after is not None:
         headers["Retry-After"] = f"{behaviour.retry_after:g}"
-    detail = detail or ("Request was throttled. Try again later." if status == 429 else f"It failed with {status}.")
+    detail = detail or (
+        "Request was throttled. Expected available in 1 second." if status == 429 else f"It failed with {status}."
+    )
     body = {"title": TITLES.get(status, "Error"), "detail": detail, "status": status}
     return json_response(body, status=status, headers=headers)

@@ -3,11 +3,12 @@
 https://platform.openai.com/docs/api-reference/audio/createTranscription
 """
 
-import io
 from collections.abc import AsyncIterator
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
 from yral_chat.clients.language_model import (
     CallRecord,
@@ -19,6 +20,7 @@ from yral_chat.clients.language_model import (
     Recording,
     Usage,
 )
+from yral_chat.clients.request_body import slices
 from yral_chat.clients.vendor_answers import Demand, answer_to, plain_headers
 from yral_chat.clients.vendor_http import VendorHttp
 
@@ -34,6 +36,24 @@ _EXTENSIONS = {
     "audio/webm": "webm",
     "audio/flac": "flac",
 }
+
+
+class _File(Payload):
+    """Bytes of known length that leave in slices. The library's own way to that copies them first, at once: 20 MB stop
+    the event loop for 40 ms."""
+
+    _value: bytes
+
+    def __init__(self, value: bytes, *, content_type: str) -> None:
+        super().__init__(value, content_type=content_type)
+        self._size = len(value)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._value.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        async for piece in slices(self._value):
+            await writer.write(piece)
 
 
 class _TokenUsage(msgspec.Struct):
@@ -88,7 +108,7 @@ class OpenAITranscriptionClient:
     def _form(self, recording: Recording) -> aiohttp.FormData:
         form = aiohttp.FormData()
         name = f"recording.{_EXTENSIONS.get(recording.mime_type, 'mp3')}"
-        form.add_field("file", io.BytesIO(recording.data), filename=name, content_type=recording.mime_type)
+        form.add_field("file", _File(recording.data, content_type=recording.mime_type), filename=name)
         form.add_field("model", self.model)
         form.add_field("response_format", "json")
         return form

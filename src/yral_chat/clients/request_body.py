@@ -61,14 +61,15 @@ class JsonBody:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         for at, text in enumerate(self._texts):
-            async for piece in _slices(text):
+            async for piece in slices(text):
                 yield bytes(piece)
             if at < len(self._media):
-                async for piece in _slices(self._media[at]):
+                async for piece in slices(self._media[at]):
                     yield b2a_base64(piece, newline=False)
 
 
-async def _slices(data: bytes) -> AsyncIterator[memoryview]:
+async def slices(data: bytes) -> AsyncIterator[memoryview]:
+    """`data` in order, in pieces of PIECE_BYTES, and a chance for others between them."""
     view = memoryview(data)
     for at in range(0, len(view), PIECE_BYTES):
         if at:
