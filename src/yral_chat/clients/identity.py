@@ -6,11 +6,8 @@ JWKS client blocks the event loop, so both are ours.
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import math
-import os
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import get_default_algorithms
 
+from yral_chat.clients.kept_secrets import MIN_SECRET_BYTES, load_kept_secret
 from yral_chat.core.config import Issuer, Settings
 from yral_chat.core.errors import ServiceUnavailable, Unauthorized
 from yral_chat.core.ids import UserId
@@ -37,7 +35,6 @@ from yral_chat.core.logging import log
 MAX_TOKEN_CHARACTERS: Final = 16_384
 MAX_SUBJECT_CHARACTERS: Final = 255
 MAX_REMEMBERED_TOKENS: Final = 10_000
-MIN_SECRET_BYTES: Final = 32
 MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
 
 # An unknown key id may cause one fetch per issuer in this time; without any key we try more often.
@@ -464,26 +461,4 @@ def load_dev_secret(settings: Settings) -> bytes | None:
         return None
     if settings.auth_dev_secret is not None:
         return settings.auth_dev_secret.get_secret_value().encode()
-    path = settings.data_dir / "dev-secret"
-    if not path.exists():
-        _create_secret(path)
-    secret = path.read_bytes().strip()
-    if len(secret) < MIN_SECRET_BYTES:
-        raise ValueError(f"{path} is damaged: it holds no secret. Delete it; a new one is made at the next start.")
-    return secret
-
-
-def _create_secret(path: Path) -> None:
-    """Written aside and linked into place: whoever looks sees nothing or the whole, and the first of two wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was first, and its secret is as good
-            path.hardlink_to(aside)
-    finally:
-        aside.unlink()
+    return load_kept_secret(settings.data_dir / "dev-secret")
