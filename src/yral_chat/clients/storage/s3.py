@@ -164,7 +164,7 @@ class S3Bucket:
         return tuple({url.removesuffix(probe): None for url in signed})
 
     def _store_at(self, base: str) -> "S3Store":
-        # Here, because most processes keep media in a folder and need not load 20 MB of it.
+        # Here, because most processes keep media in a folder and need not load 15 MB of it.
         from obstore.store import S3Store
 
         settings = self._settings
