@@ -1,5 +1,6 @@
 """A real Chromium, and accounts that look at the service past the page."""
 
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -8,11 +9,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from tests.client import Json, messages
 from tests.programs import chromium_binary, require
 from tests.service import FakeModel, Service, token
+from tests.web.pages import PERSONA, WAIT_MS, OpenPage, composer
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
@@ -22,6 +24,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a microphone that beeps
 ]
 
 
@@ -148,3 +151,33 @@ def token_account(token_service: Service) -> Iterator[Account]:
     account = Account(token_service.url)
     yield account
     account.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    with browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB") as context:
+        context.set_default_timeout(WAIT_MS)
+        yield context
+
+
+@pytest.fixture
+def open_page(context: BrowserContext, page_service: Service, account: Account, complaints: Complaints) -> OpenPage:
+    """Opens the page as `account`, at an address after `#`."""
+
+    def open_page(path: str = "/") -> Page:
+        page = context.new_page()
+        complaints.listen_to(page)
+        page.add_init_script(f"localStorage.setItem('yral.user', {json.dumps(json.dumps(account.user))})")
+        page.goto(f"{page_service.url}/#{path}")
+        return page
+
+    return open_page
+
+
+@pytest.fixture
+def chat(open_page: OpenPage, account: Account, model: FakeModel) -> Page:
+    """The page in a new conversation; the model answers at once with what it was told."""
+    page = open_page(f"/c/{account.open(PERSONA)}")
+    expect(composer(page)).to_be_visible()
+    expect(page.locator(".message")).to_have_count(1)
+    return page

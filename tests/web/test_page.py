@@ -3,83 +3,31 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.service import FakeModel, Service, token
 from tests.web.conftest import Account, Complaints
+from tests.web.pages import (
+    PERSONA,
+    OpenPage,
+    composer,
+    conversation_of,
+    newest_reply,
+    say,
+    text_of,
+    wait_for_answer,
+)
 
 pytestmark = pytest.mark.chromium
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-WAIT_MS = 10_000
 # Long enough to be seen and stopped; the words are numbered so that a gap or a repetition would show.
 WORDS = [f"word{n} " for n in range(150)]
 SLOW = {"pieces": WORDS, "chunk_delay": 0.04}
-PERSONA = "Kelechi"
-
-OpenPage = Callable[..., Page]
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB") as context:
-        context.set_default_timeout(WAIT_MS)
-        yield context
-
-
-@pytest.fixture
-def open_page(context: BrowserContext, page_service: Service, account: Account, complaints: Complaints) -> OpenPage:
-    """Opens the page as `account`, at an address after `#`."""
-
-    def open_page(path: str = "/") -> Page:
-        page = context.new_page()
-        complaints.listen_to(page)
-        page.add_init_script(f"localStorage.setItem('yral.user', {json.dumps(json.dumps(account.user))})")
-        page.goto(f"{page_service.url}/#{path}")
-        return page
-
-    return open_page
-
-
-@pytest.fixture
-def chat(open_page: OpenPage, account: Account, model: FakeModel) -> Page:
-    """The page in a new conversation; the model answers at once with what it was told."""
-    page = open_page(f"/c/{account.open(PERSONA)}")
-    expect(composer(page)).to_be_visible()
-    expect(page.locator(".message")).to_have_count(1)
-    return page
-
-
-def conversation_of(page: Page) -> str:
-    return page.url.split("#/c/")[1]
-
-
-def composer(page: Page) -> Locator:
-    return page.get_by_label(re.compile("^Message to "))
-
-
-def say(page: Page, text: str) -> None:
-    composer(page).fill(text)
-    composer(page).press("Enter")
-
-
-def newest_reply(page: Page) -> Locator:
-    return page.locator(".message.theirs").last
-
-
-def text_of(reply: Locator) -> str:
-    return reply.locator(".bubble").inner_text()
-
-
-def wait_for_answer(page: Page) -> None:
-    """Until the newest reply is complete."""
-    expect(newest_reply(page)).to_have_attribute("data-status", re.compile("delivered|read"))
-    expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
 
 
 def wait_for_words(page: Page) -> None:

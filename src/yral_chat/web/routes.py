@@ -19,11 +19,12 @@ from yral_chat.web.accept import prefers_html
 
 STATIC = Path(__file__).parent / "static"
 
-# Avatars may live anywhere (an owner names any http or https address), scripts and styles only here.
+# Avatars may live anywhere (an owner names any http or https address), and so may storage that signs its own addresses;
+# blobs are what somebody is about to send. Scripts and styles come only from here.
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https: http:; "
-    "connect-src 'self' ws: wss:; font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data: https: http:; "
+    "media-src 'self' blob: https: http:; connect-src 'self' ws: wss:; font-src 'self'; manifest-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 # Swagger UI and Redoc write style elements and attributes while they run; Redoc searches in a worker made of a blob.
 DOCS_POLICY = (
@@ -31,6 +32,8 @@ DOCS_POLICY = (
     "connect-src 'self'; font-src 'self' data:; worker-src blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+# For voice notes; nothing here looks through a camera or asks where somebody is.
+PERMISSIONS = "microphone=(self), camera=(), geolocation=()"
 
 # Also the list of what may leave a folder: pages go out only with their policy, a persona's text not at all.
 # Written down here because the system's own table may call a script text/plain, which browsers then refuse to run.
@@ -136,6 +139,7 @@ def _page_response(content: bytes, policy: str, headers: dict[str, str] | None =
         headers={
             "Cache-Control": "no-cache",
             "Content-Security-Policy": policy,
+            "Permissions-Policy": PERMISSIONS,
             "Referrer-Policy": "no-referrer",
             "X-Frame-Options": "DENY",
             **(headers or {}),

@@ -2,16 +2,17 @@
 
 import { address, request } from "./http.js";
 import { freshToken, replaceToken } from "./session.js";
+import { submit } from "./uploads.js";
 
 const PAGE = 30;
 
-async function call(path, options = {}) {
+async function call(path, options = {}, transport = request) {
   const token = await freshToken();
   try {
-    return await request(path, withToken(options, token));
+    return await transport(path, withToken(options, token));
   } catch (error) {
     if (error.status !== 401 || !(await replaceToken(token, error.message))) throw error;
-    return request(path, withToken(options, await freshToken()));
+    return transport(path, withToken(options, await freshToken()));
   }
 }
 
@@ -77,6 +78,20 @@ export function resumeStream(conversationId, messageId, lastEventId, signal) {
 
 export function cancel(conversationId, messageId) {
   return json(messagePath(conversationId, messageId, "/cancel"), { method: "POST" });
+}
+
+/** Resolves to the message with the picture, which may take a minute. The same key asks for the same picture. */
+export function makePicture(conversationId, prompt, key) {
+  const headers = { "Idempotency-Key": key };
+  return json(conversationPath(conversationId, "/images"), { method: "POST", body: { prompt }, headers });
+}
+
+/** kind: "image" or "audio". `onProgress` is called with 0..1. */
+export async function upload(kind, file, { onProgress, signal }) {
+  const form = new FormData();
+  form.append("type", kind); // before the file: the service checks it while the file comes in
+  form.append("file", file);
+  return (await call("api/v1/media/upload", { form, onProgress, signal }, submit)).json();
 }
 
 /** The address of the inbox socket; `since` is the last event seen, or null. */

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { ApiError, explain } from "./http.js";
 import { addToInbox, dropFromInbox, patchInboxItem } from "./inbox.js";
+import { askKept } from "./pictures.js";
 import { getState, updateInfluencers } from "./store.js";
 import { dropThread, getThread, updateThread, upsertMessages } from "./threads.js";
 import { attachUnfinished, isFollowed, sendKept } from "./turns.js";
@@ -43,6 +44,7 @@ export async function loadThread(id) {
     adoptNewest(id, page);
     updateThread(id, { conversation: rest, status: "ready", error: "", notice: "" });
     sendKept(id);
+    askKept(id);
     attachUnfinished(id);
   } catch (error) {
     const isGone = error instanceof ApiError && [403, 404].includes(error.status);

@@ -80,5 +80,6 @@ function setTyping(conversationId, isTyping) {
 
 function isActiveHere(conversationId) {
   const thread = getThread(conversationId);
-  return Object.keys(thread.live).length > 0 || thread.outgoing.some((item) => item.status === "sending");
+  const isAsking = [...thread.outgoing, ...thread.making].some((item) => ["sending", "making"].includes(item.status));
+  return isAsking || Object.keys(thread.live).length > 0;
 }

@@ -1,3 +1,4 @@
+import { abandonUploads } from "./attachments.js";
 import { App } from "./components/app.js";
 import { loadInfluencers } from "./conversations.js";
 import { explain } from "./http.js";
@@ -40,6 +41,7 @@ function signedIn() {
 function signedOut(notice) {
   goDark();
   abandonTurns();
+  abandonUploads();
   resetState();
   location.hash = "#/";
   updateSession({ status: "signed-out", userId: null, notice });

@@ -34,6 +34,12 @@ export function count(number, singular, plural) {
   return `${compact.format(number)} ${number === 1 ? singular : plural}`;
 }
 
+/** Minutes and seconds, `0:07`. */
+export function duration(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
 /** One line without Markdown's signs, for previews. */
 export function preview(content) {
   return content.replace(/[*_`~#>]+/g, "").replace(/\s+/g, " ").trim();

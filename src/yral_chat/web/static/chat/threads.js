@@ -9,7 +9,10 @@ const EMPTY_THREAD = {
   messages: [], // as stored, by rising sequence
   hasOlder: false,
   older: "idle", // "idle", "loading", "failed"
-  outgoing: [], // not yet stored: {key, content, status: "sending" | "refused", error}
+  outgoing: [], // not yet stored: {key, content, pictures, recording, status: "sending" | "refused", error}
+  attachments: [], // pictures for the next message (attachments.js)
+  attachmentProblem: "",
+  making: [], // pictures the persona was asked for (pictures.js)
   live: {}, // reply id -> {text, isStopping, isReconnecting}; only while a stream is followed
   notice: "",
 };

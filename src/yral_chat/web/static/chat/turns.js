@@ -3,10 +3,12 @@
 
 import * as api from "./api.js";
 import { rememberAnswer } from "./answers.js";
+import { messageBody, repeatedBody } from "./bodies.js";
 import { Unreachable, explain } from "./http.js";
 import { newKey } from "./ids.js";
 import { noteLastMessage } from "./inbox.js";
 import { perTab } from "./memory.js";
+import { rememberPreviews } from "./previews.js";
 import { readEvents } from "./sse.js";
 import { announce } from "./store.js";
 import {
@@ -32,9 +34,13 @@ export function isFollowed(messageId) {
   return followed.has(messageId);
 }
 
-/** Sends a new message. It is kept in the tab until the service has it, so that a reload sends it again, once. */
-export function send(conversationId, content) {
-  const item = { key: newKey(), content };
+/**
+ * Sends a new message. It is kept in the tab until the service has it, so that a reload sends it again, once.
+ * media: {pictures, recording, previews}: what uploads answered, and object URLs of the same files.
+ */
+export function send(conversationId, content, { pictures = [], recording = null, previews = [] } = {}) {
+  const item = { key: newKey(), content, pictures, recording };
+  if (previews.length) rememberPreviews(item.key, previews);
   keepOutgoing(conversationId, (kept) => [...kept, item]);
   return deliver(conversationId, item);
 }
@@ -43,7 +49,7 @@ export function send(conversationId, content) {
 export function sendAgain(conversationId, key) {
   const item = getThread(conversationId).outgoing.find((one) => one.key === key);
   dropOutgoing(conversationId, key);
-  return deliver(conversationId, { key, content: item.content });
+  return deliver(conversationId, item);
 }
 
 export function discard(conversationId, key) {
@@ -66,20 +72,20 @@ function keepOutgoing(conversationId, change) {
   perTab.set(key, kept.length ? kept : null);
 }
 
-function deliver(conversationId, { key, content }) {
+function deliver(conversationId, item) {
   updateThread(conversationId, (thread) => ({
     notice: "",
-    outgoing: [...thread.outgoing, { key, content, status: "sending", error: "" }],
+    outgoing: [...thread.outgoing, { ...item, status: "sending", error: "", isStopping: false }],
   }));
-  const body = { message_type: "text", content, client_message_id: key };
-  return follow({ conversationId, key, open: (signal) => api.sendMessage(conversationId, body, signal) });
+  const body = messageBody(item);
+  return follow({ conversationId, key: item.key, open: (signal) => api.sendMessage(conversationId, body, signal) });
 }
 
 /** Runs a failed or stopped turn again: the same message under the same key. */
 export function retry(conversationId, reply) {
   const question = findMessage(conversationId, reply.reply_to);
   if (!question || !canRepeat(question)) return regenerate(conversationId, reply);
-  const body = { message_type: "text", content: question.content, client_message_id: question.client_message_id };
+  const body = repeatedBody(question);
   restart(conversationId, reply);
   return follow({
     conversationId,
@@ -89,9 +95,9 @@ export function retry(conversationId, reply) {
   });
 }
 
-/** Without a key of ours, or with media, only the newest reply can be asked for again. */
+/** Without a key of ours only the newest reply can be asked for again. */
 export function canRepeat(question) {
-  return Boolean(question.client_message_id) && question.message_type === "text";
+  return Boolean(question.client_message_id);
 }
 
 /** Asks for another answer. The old one comes back when the new one fails. */

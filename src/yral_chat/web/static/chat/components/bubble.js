@@ -1,22 +1,34 @@
 import { answerOf } from "../answers.js";
+import { typedText } from "../bodies.js";
 import { renderMarkdown } from "../markdown.js";
 import { html, memo, useMemo } from "../preact.js";
+import { previewsOf } from "../previews.js";
 import { clockTime } from "../text.js";
 import { Avatar } from "./avatar.js";
 import { AgainIcon } from "./icons.js";
+import { Pictures } from "./pictures.js";
+import { Voice } from "./voice.js";
 
-/** A stored message, or a reply while it is being written (`live`). */
-export const Bubble = memo(({ message, live, persona, isFirst, isLast, canRetry, canRegenerate, onRetry, onRegenerate }) => {
+const nothingNewer = async () => false; // for what this page holds itself
+
+/** A stored message, or a reply while it is being written (`live`). onStale(messageId, how): its media do not load (fresh.js). */
+export const Bubble = memo((props) => {
+  const { message, live, persona, isFirst, isLast, canRetry, canRegenerate, onRetry, onRegenerate, onStale } = props;
   const isUser = message.role === "user";
   const isWriting = Boolean(live) || ["pending", "streaming"].includes(message.status);
-  const text = live?.text || (live && isFinal(message) ? "" : message.content);
+  const text = live?.text || (live && isFinal(message) ? "" : typedText(message));
+  const refresh = (how) => onStale(message.id, how);
   return html`
     <li class="message ${isUser ? "mine" : "theirs"} ${isFirst ? "first" : ""} ${isLast ? "last" : ""}" data-status=${message.status}
       data-id=${message.id} data-writing=${isWriting ? "" : null}>
       ${!isUser && html`<span class="message-avatar">${isFirst && html`<${Avatar} persona=${persona} size="small" />`}</span>`}
       <div class="message-body">
         ${isFirst && html`<span class="sr-only">${isUser ? "You" : persona.display_name}:</span>`}
-        <${Pictures} urls=${message.media_urls} />
+        <${Pictures} urls=${message.media_urls} previews=${previewsOf(message.client_message_id)} onStale=${refresh}
+          sender=${isUser ? "you" : persona.display_name} />
+        ${message.audio_url && html`
+          <${Voice} url=${message.audio_url} seconds=${message.audio_duration_seconds} transcription=${message.transcription}
+            onStale=${refresh} />`}
         ${text && html`<div class="bubble ${live ? "writing" : ""}"><${Text} text=${text} isUser=${isUser} /></div>`}
         ${isWriting && !text && html`<${Dots} name=${persona.display_name} />`}
         ${live?.isReconnecting && html`<p class="aside" role="status">Reconnecting…</p>`}
@@ -36,10 +48,6 @@ function isFinal(message) {
 function Text({ text, isUser }) {
   const content = useMemo(() => (isUser ? text : renderMarkdown(text)), [text, isUser]);
   return html`<div class=${isUser ? "plain" : "prose"}>${content}</div>`;
-}
-
-function Pictures({ urls }) {
-  return urls.map((url) => html`<img key=${url} class="message-picture" src=${url} alt="Picture in this message" loading="lazy" />`);
 }
 
 export function Dots({ name }) {
@@ -79,10 +87,15 @@ function Clock({ time }) {
 
 /** A message of the user's that the service does not have yet. */
 export function OutgoingBubble({ item, onAgain, onDiscard }) {
+  const { pictures = [], recording, content } = item;
+  const previews = previewsOf(item.key) ?? [];
   return html`
     <li class="message mine first last" data-status=${item.status}>
       <div class="message-body">
-        <div class="bubble"><div class="plain">${item.content}</div></div>
+        <${Pictures} urls=${pictures.map(({ url }, index) => previews[index] ?? url)} sender="you" onStale=${nothingNewer} />
+        ${recording && html`
+          <${Voice} url=${previews[0] ?? recording.url} seconds=${recording.duration_seconds} onStale=${nothingNewer} />`}
+        ${content && html`<div class="bubble"><div class="plain">${content}</div></div>`}
         ${item.status === "sending" && html`<p class="aside">Sending…</p>`}
         ${item.status === "refused" && html`
           <div class="outcome failed">

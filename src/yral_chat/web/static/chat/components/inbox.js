@@ -1,3 +1,4 @@
+import { summaryText } from "../bodies.js";
 import { loadInbox, loadMoreInbox } from "../inbox.js";
 import { html, memo } from "../preact.js";
 import { conversationHash } from "../route.js";
@@ -51,7 +52,7 @@ const InboxRow = memo(({ item, isCurrent, isTyping }) => {
 });
 
 function lead(message) {
-  const text = preview(message.content) || "Picture";
+  const text = preview(summaryText(message));
   return message.role === "user" ? `You: ${text}` : text;
 }
 

@@ -1,7 +1,10 @@
 import { isOffline } from "../answers.js";
+import { attach } from "../attachments.js";
 import { loadOlder, loadThread, readIfVisible, removeConversation } from "../conversations.js";
 import { explain } from "../http.js";
+import { refreshMedia } from "../media.js";
 import { perTab } from "../memory.js";
+import { askAgain, askForPicture, dropPicture } from "../pictures.js";
 import { html, useCallback, useEffect, useMemo, useState } from "../preact.js";
 import { useStore } from "../store.js";
 import { dayName, hueOf } from "../text.js";
@@ -11,8 +14,10 @@ import { Avatar } from "./avatar.js";
 import { Bubble, Dots, OutgoingBubble } from "./bubble.js";
 import { Composer } from "./composer.js";
 import { Confirm } from "./confirm.js";
+import { DropArea } from "./dropping.js";
 import { History } from "./history.js";
 import { BackIcon, BinIcon } from "./icons.js";
+import { Making } from "./making.js";
 import { Notice } from "./notice.js";
 
 const NOBODY = { id: "", name: "", display_name: "", avatar_url: "", category: "", is_online: false, suggested_messages: null };
@@ -33,34 +38,39 @@ export function Thread({ id }) {
   useReading(id, thread.messages);
   useStopKey(id, busy);
 
-  const onSend = useCallback((text) => { send(id, text); setJump((n) => n + 1); }, [id]);
+  const onSend = useCallback((text, media) => { send(id, text, media); setJump((n) => n + 1); }, [id]);
+  const onAsk = useCallback((prompt) => { askForPicture(id, prompt); setJump((n) => n + 1); }, [id]);
   const onRetry = useCallback((reply) => { retry(id, reply); setJump((n) => n + 1); }, [id]);
   const onRegenerate = useCallback((reply) => { regenerate(id, reply); setJump((n) => n + 1); }, [id]);
   const onOlder = useCallback(() => loadOlder(id), [id]);
+  const onStale = useCallback((messageId, how) => refreshMedia(id, messageId, how), [id]);
 
   if (thread.status === "missing" || (thread.status === "failed" && !thread.conversation)) {
     return html`<${Absent} thread=${thread} onRetry=${() => loadThread(id)} />`;
   }
   const isStopping = Object.values(thread.live).some((live) => live.isStopping) || thread.outgoing.some((item) => item.isStopping);
   return html`
-    <div class="thread" style=${{ "--hue": hueOf(persona) }}>
+    <${DropArea} class="thread" style=${{ "--hue": hueOf(persona) }} onFiles=${(files) => attach(id, files)}>
       <${Head} id=${id} persona=${persona} description=${description} isTyping=${busy || isTypingElsewhere} />
       <${OfflineBanner} />
       <${History} topId=${thread.messages[0]?.id} hasOlder=${thread.hasOlder} older=${thread.older} jump=${jump} onOlder=${onOlder}
         label=${`Conversation with ${persona.display_name}`}>
         ${thread.status === "ready" && !thread.hasOlder && html`<${Introduction} persona=${persona} description=${description} />`}
         <${Messages} thread=${thread} persona=${persona} onRetry=${onRetry} onRegenerate=${onRegenerate}
-          onAgain=${(key) => sendAgain(id, key)} onDiscard=${(key) => discard(id, key)} />
+          onStale=${onStale} onAgain=${(key) => sendAgain(id, key)} onDiscard=${(key) => discard(id, key)}
+          onAskAgain=${(key) => askAgain(id, key)} onDropPicture=${(key) => dropPicture(id, key)} />
       <//>
       <div class="thread-foot">
         ${thread.notice && html`
           <${Notice} text=${thread.notice} action="Reload" onAction=${() => loadThread(id)}
             onClose=${() => updateThread(id, { notice: "" })} />`}
+        ${thread.attachmentProblem && html`
+          <${Notice} text=${thread.attachmentProblem} onClose=${() => updateThread(id, { attachmentProblem: "" })} />`}
         <${Suggestions} thread=${thread} persona=${persona} onSend=${onSend} />
-        <${Composer} conversationId=${id} name=${persona.display_name} isBusy=${busy} isStopping=${isStopping} onSend=${onSend}
-          onStop=${() => stop(id)} />
+        <${Composer} conversationId=${id} name=${persona.display_name} isBusy=${busy} isStopping=${isStopping}
+          attachments=${thread.attachments} onSend=${onSend} onAsk=${onAsk} onStop=${() => stop(id)} />
       </div>
-    </div>`;
+    <//>`;
 }
 
 /** Tells the service what was seen, when it can be seen. */
@@ -147,11 +157,13 @@ function Introduction({ persona, description }) {
     </div>`;
 }
 
-function Messages({ thread, persona, onRetry, onRegenerate, onAgain, onDiscard }) {
-  const { messages, live, outgoing } = thread;
+function Messages({ thread, persona, onRetry, onRegenerate, onStale, onAgain, onDiscard, onAskAgain, onDropPicture }) {
+  const { messages, live, outgoing, making } = thread;
   const questions = useMemo(() => new Map(messages.map((message) => [message.id, message])), [messages]);
   const busy = isBusy(thread);
   const newest = messages.at(-1);
+  // A picture that is being made stands where its message will.
+  const soon = making.length > 0 && outgoing.length === 0 ? { role: "assistant", created_at: new Date() } : null;
   const rows = [];
   messages.forEach((message, index) => {
     if (message.role === "system") {
@@ -162,14 +174,16 @@ function Messages({ thread, persona, onRetry, onRegenerate, onAgain, onDiscard }
     const isNewDay = !previous || dayName(previous.created_at) !== dayName(message.created_at);
     if (isNewDay) rows.push(html`<li key=${`day-${message.id}`} class="day">${dayName(message.created_at)}</li>`);
     const question = questions.get(message.reply_to);
-    const isNewest = message === newest && outgoing.length === 0;
+    const isNewest = message === newest && outgoing.length === 0 && making.length === 0;
     rows.push(html`
       <${Bubble} key=${message.id} message=${message} live=${live[message.id]} persona=${persona}
-        isFirst=${isNewDay || !belongTogether(previous, message)} isLast=${!belongTogether(message, messages[index + 1])}
+        isFirst=${isNewDay || !belongTogether(previous, message)} isLast=${!belongTogether(message, messages[index + 1] ?? soon)}
         canRetry=${Boolean(message.error?.retryable) && !busy && (isNewest || (question !== undefined && canRepeat(question)))}
-        canRegenerate=${isNewest && message.origin === "model" && !busy} onRetry=${onRetry} onRegenerate=${onRegenerate} />`);
+        canRegenerate=${isNewest && message.origin === "model" && !busy} onRetry=${onRetry} onRegenerate=${onRegenerate}
+        onStale=${onStale} />`);
   });
   const isWaiting = outgoing.some((item) => item.status === "sending");
+  const isMakingFirst = outgoing.length > 0 || !belongTogether(newest, soon);
   return html`
     <ol class="messages">
       ${rows}
@@ -179,6 +193,8 @@ function Messages({ thread, persona, onRetry, onRegenerate, onAgain, onDiscard }
           <span class="message-avatar"><${Avatar} persona=${persona} size="small" /></span>
           <div class="message-body"><${Dots} name=${persona.display_name} /></div>
         </li>`}
+      ${making.map((item, index) => html`
+        <${Making} key=${item.key} item=${item} persona=${persona} isFirst=${index === 0 && isMakingFirst} onAgain=${onAskAgain} onDrop=${onDropPicture} />`)}
     </ol>`;
 }
 

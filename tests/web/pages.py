@@ -1,0 +1,38 @@
+"""What tests do on the chat page and look for on it."""
+
+import re
+from collections.abc import Callable
+
+from playwright.sync_api import Locator, Page, expect
+
+WAIT_MS = 10_000
+PERSONA = "Kelechi"
+
+OpenPage = Callable[..., Page]
+
+
+def conversation_of(page: Page) -> str:
+    return page.url.split("#/c/")[1]
+
+
+def composer(page: Page) -> Locator:
+    return page.get_by_label(re.compile("^Message to "))
+
+
+def say(page: Page, text: str) -> None:
+    composer(page).fill(text)
+    composer(page).press("Enter")
+
+
+def newest_reply(page: Page) -> Locator:
+    return page.locator(".message.theirs").last
+
+
+def text_of(reply: Locator) -> str:
+    return reply.locator(".bubble").inner_text()
+
+
+def wait_for_answer(page: Page) -> None:
+    """Until the newest reply is complete."""
+    expect(newest_reply(page)).to_have_attribute("data-status", re.compile("delivered|read"))
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
