@@ -19,3 +19,12 @@ async def until(look: Callable[[], Awaitable[T | None]], *, what: str, seconds: 
             return seen
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}; last seen: {seen!r}"
         await asyncio.sleep(POLL_SECONDS)
+
+
+def there(look: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    """A plain look as `until` wants it."""
+
+    async def seen() -> bool:
+        return look()
+
+    return seen

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from yral_chat.resources import Resources
 from yral_chat.services.job_runner import Chore, Handler
+from yral_chat.services.media.service import REMOVE_JOB
 from yral_chat.services.turns.ending import RECORD_JOB
 
 # The counts of influencers are at most this old; contract section 11 allows 5 s.
@@ -13,7 +14,7 @@ TRIM_SECONDS = 600.0
 
 def handlers(resources: Resources) -> Mapping[str, Handler]:
     """What runs the jobs of the outbox, by job name."""
-    return {RECORD_JOB: resources.upkeep.record_turns}
+    return {RECORD_JOB: resources.upkeep.record_turns, REMOVE_JOB: resources.media.remove}
 
 
 def chores(resources: Resources) -> list[tuple[str, float, Chore]]:
@@ -21,4 +22,5 @@ def chores(resources: Resources) -> list[tuple[str, float, Chore]]:
     return [
         ("counters.fold", FOLD_SECONDS, resources.upkeep.fold_counters),
         ("events.trim", TRIM_SECONDS, resources.upkeep.trim_events),
+        ("media.expire", TRIM_SECONDS, resources.media.expire),
     ]

@@ -5,22 +5,35 @@ import asyncio
 from loguru import logger
 
 from yral_chat.clients.identity import TokenVerifier, load_dev_secret
+from yral_chat.clients.images import build_image_model
 from yral_chat.clients.model_chain import ModelChain, build_model
 from yral_chat.clients.profiles import ProfileClient
+from yral_chat.clients.public_files import PublicFiles
+from yral_chat.clients.storage import StorageService, load_signing_key
+from yral_chat.clients.transcription import build_transcriber
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError, StorageFull
 from yral_chat.core.metrics import Metrics
+from yral_chat.core.objects import is_external
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database, DatabaseUnusable
 from yral_chat.db.migrations import migrate
+from yral_chat.db.repositories.turns import TurnKind
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.chat import ChatService
 from yral_chat.services.inbox import InboxService
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.job_runner import JobRunner
+from yral_chat.services.media import MediaService
+from yral_chat.services.pictures import PictureService
 from yral_chat.services.status import StatusService
 from yral_chat.services.turns import TurnEngine, TurnService
+from yral_chat.services.turns.hearing import Hearing
+from yral_chat.services.turns.picturing import PictureWork
+from yral_chat.services.turns.replying import ReplyWork
+from yral_chat.services.turns.running import RunningTurns, TurnWork
+from yral_chat.services.turns.seeing import Seeing
 from yral_chat.services.upkeep import UpkeepService
 
 
@@ -33,26 +46,66 @@ class Resources:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.dev_secret = load_dev_secret(settings)
         self.verifier = TokenVerifier(settings, self.dev_secret)
+        self.storage = StorageService(settings, load_signing_key(settings))
         self.cache = LRUCache(
             max_items=settings.cache_max_items,
             max_bytes=settings.cache_max_bytes,
             ttl_seconds=settings.cache_ttl_seconds,
         )
-        self.database: Database = create_database(settings.resolved_database_url, pool_size=settings.database_pool_size)
+        self.database: Database = create_database(
+            settings.resolved_database_url, pool_size=settings.database_pool_size, media_url=self._media_url
+        )
         self.model: ModelChain = build_model(settings)
+        self.transcriber = build_transcriber(settings)
+        self.image_model = build_image_model(settings)
         self.hub = Hub(max_sockets_per_user=settings.ws_max_connections_per_user)
         self.jobs = JobRunner(self.database)
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
-        self.engine = TurnEngine(
-            settings, self.database, self.hub, self.influencers, self.model, self.metrics, self.jobs.wake
+        self.public_files = PublicFiles()
+        self.media = MediaService(
+            settings, self.database, self.storage, self.public_files, self.cache, wake_jobs=self.jobs.wake
         )
+        self.engine = self._build_engine()
         self.turns = TurnService(settings, self.database, self.hub, self.engine)
+        self.pictures = PictureService(settings, self.database, self.hub, self.engine, self.image_model)
         self.profiles = ProfileClient(settings.profile_url, self.cache)
-        self.chat = ChatService(self.database, self.hub, self.influencers, self.engine, self.profiles)
-        self.inbox = InboxService(settings, self.database, self.hub)
+        self.chat = ChatService(
+            self.database, self.hub, self.influencers, self.engine, self.profiles, wake_jobs=self.jobs.wake
+        )
+        self.inbox = InboxService(settings, self.database, self.hub, renew_url=self._renew_url)
         self.upkeep = UpkeepService(settings, self.database, self.influencers)
-        self.status = StatusService(settings, self.database, self.model, self.verifier, self.profiles, self.engine)
+        self.status = StatusService(
+            settings,
+            self.database,
+            self.model,
+            self.verifier,
+            self.profiles,
+            self.engine,
+            self.storage,
+            self.transcriber,
+            self.image_model,
+        )
         self._watch()
+
+    def _build_engine(self) -> TurnEngine:
+        """What works on turns: on replies, and on pictures."""
+        settings, running_turns = self.settings, RunningTurns()
+        hearing = Hearing(self.database, self.hub, self.media, self.transcriber)
+        replies = ReplyWork(
+            settings, self.database, self.hub, self.influencers, self.model, running_turns, Seeing(self.media), hearing
+        )
+        pictures = PictureWork(settings, self.database, self.influencers, self.model, self.image_model, self.media)
+        works: dict[TurnKind, TurnWork] = {"reply": replies, "picture": pictures}
+        return TurnEngine(settings, self.database, self.hub, self.metrics, self.jobs.wake, running_turns, works)
+
+    def _media_url(self, reference: str) -> str:
+        """The address that clients are given for a file."""
+        return reference if is_external(reference) else self.storage.url(reference)
+
+    def _renew_url(self, url: str) -> str:
+        """The same address with a fresh signature; what is not ours stays."""
+        key = self.storage.key_of(url)
+        return url if key is None else self.storage.url(key)
 
     def _watch(self) -> None:
         """Lets the metrics ask what others count."""
@@ -65,11 +118,14 @@ class Resources:
                     f"llm_{provider}:{model}",
                     lambda breaker=breaker: levels[breaker.state],  # type: ignore[misc]
                 )
+        if not self.storage.is_local:
+            self.metrics.watch_circuit("storage", lambda: levels[self.storage.breaker.state])
 
     async def open(self) -> None:
         """Makes this process the one that serves the database, brings the tables up to date, and picks up turns."""
         self.database.lock()
         try:
+            self.media.clear_incoming()
             await asyncio.to_thread(migrate, self.settings.resolved_database_url)
             await self.database.open()
             seeded = await self.influencers.seed()
@@ -98,8 +154,14 @@ class Resources:
         await self.jobs.close()
         await self.cache.close()
         await self.model.close()
+        if self.transcriber is not None:
+            await self.transcriber.close()
+        if self.image_model is not None:
+            await self.image_model.close()
+        await self.public_files.close()
         await self.verifier.close()
         await self.profiles.close()
+        await self.storage.close()
         await self.database.close()
 
 

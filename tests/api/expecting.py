@@ -36,7 +36,7 @@ def refused(response: httpx2.Response, status: int, code: str, *, retry_after: s
 
 def texts_sent(request: dict[str, Any]) -> list[str]:
     """What the model was shown of the conversation, oldest first, without the system text."""
-    texts = [part["text"] for content in request["body"]["contents"] for part in content["parts"]]
+    texts = [part["text"] for content in request["body"]["contents"] for part in content["parts"] if "text" in part]
     return texts[1:] if texts[0] == OPENING else texts
 
 

@@ -180,6 +180,7 @@ class Issuers:
         self.settings = {
             "ENVIRONMENT": "production",
             "AUTH_DEV_SECRET": None,
+            "MEDIA_SIGNING_KEY": "a-key-for-media-of-more-than-32-bytes",
             "AUTH_ISSUERS": json.dumps(
                 [
                     {

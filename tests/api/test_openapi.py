@@ -40,6 +40,10 @@ ROUTES: list[tuple[str, str, list[Json], set[int]]] = [
     ("POST", f"{M}/{{message_id}}/regenerate", TOKEN, {401, 403, 404, 409, 422, 429, 503, 504}),
     ("POST", f"{M}/{{message_id}}/cancel", TOKEN, {401, 403, 404, 429, 503}),
     ("POST", f"{C}/{{conversation_id}}/read", TOKEN, {401, 403, 404, 429, 503}),
+    ("POST", f"{C}/{{conversation_id}}/images", TOKEN, {401, 403, 404, 409, 413, 422, 429, 503, 504}),
+    ("POST", "/api/v1/media/upload", TOKEN, {400, 401, 413, 415, 422, 429, 503}),
+    ("GET", "/media/public/{key}", NONE, {404, 503}),
+    ("GET", "/media/{key}", NONE, {403, 404, 416, 503}),
     ("GET", "/api/v1/chat/ws/docs", NONE, set()),
     ("GET", "/api/v1/influencers", OPTIONAL, {422, 429, 503}),
     ("GET", "/api/v1/influencers/trending", OPTIONAL, {422, 429, 503}),
@@ -68,7 +72,7 @@ def test_every_route_is_documented(
     assert operation.get("security", []) == security
     responses = operation["responses"]
     assert {str(status) for status in statuses} <= responses.keys()
-    success = "201" if (method, path) == ("POST", C) else "200"
+    success = "201" if (method, path) in (("POST", C), ("POST", f"{C}/{{conversation_id}}/images")) else "200"
     assert success in responses
     for status, response in responses.items():
         is_health = path.startswith("/health")

@@ -506,9 +506,6 @@ async def test_a_discontinued_persona_takes_no_message(api: Api, service: Servic
             {"message_type": "text", "content": "x", "audio_duration_seconds": "soon"},
             ["body", "audio_duration_seconds"],
         ),
-        ({"message_type": "image", "media_urls": ["a"]}, ["body", "message_type"]),
-        ({"message_type": "Audio", "audio_url": "a"}, ["body", "message_type"]),
-        ({"message_type": "multimodal", "content": "x", "media_urls": "a"}, ["body", "message_type"]),
     ],
 )
 async def test_an_invalid_message_is_refused_and_not_stored(

@@ -107,7 +107,8 @@ def test_a_given_token_says_who_talks(server: Service, guest: Cli) -> None:
 
 def test_where_no_tokens_are_issued_one_has_to_be_given(cli: Cli) -> None:
     issuers = '[{"issuer": "https://issuer.example", "jwks_url": "https://issuer.example/jwks.json"}]'
-    settings = {"ENVIRONMENT": "production", "AUTH_ISSUERS": issuers, "ALLOW_OFFLINE_MODEL": "true", "PORT": "1"}
+    settings = {"ENVIRONMENT": "production", "AUTH_ISSUERS": issuers, "ALLOW_OFFLINE_MODEL": "true", "PORT": "1",
+                "MEDIA_SIGNING_KEY": "x" * 32}  # fmt: skip
     done = cli.run("chat", "leela", "-m", "Hi", **settings)
     assert done.status == 1
     assert "Give one of its issuers': --token" in done.err
@@ -317,7 +318,12 @@ def test_a_chat_by_itself_leaves_nothing_open(alone: Cli) -> None:
         terminal.expect("you: ")
         terminal.ctrl_c()
         assert terminal.wait() == 0
-    assert sorted(path.name for path in alone.data.iterdir()) == ["dev-secret", "yral_chat.db", "yral_chat.db.lock"]
+    assert sorted(path.name for path in alone.data.iterdir()) == [
+        "dev-secret",
+        "media-signing-key",
+        "yral_chat.db",
+        "yral_chat.db.lock",
+    ]
     assert alone.run("migrate").status == 0
 
 

@@ -27,7 +27,11 @@ from yral_chat.doctor import Finding, examine
 # Every test starts the command as a process, and many a server or a vendor beside it.
 pytestmark = pytest.mark.long
 
-PRODUCTION: dict[str, Any] = {"environment": "production", "allow_offline_model": True}
+PRODUCTION: dict[str, Any] = {
+    "environment": "production",
+    "allow_offline_model": True,
+    "media_signing_key": "a-key-for-media-of-more-than-32-bytes",
+}
 
 
 @pytest.fixture(autouse=True)

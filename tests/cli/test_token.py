@@ -12,6 +12,7 @@ PRODUCTION = {
     "ENVIRONMENT": "production",
     "AUTH_ISSUERS": '[{"issuer": "https://issuer.example", "jwks_url": "https://issuer.example/jwks.json"}]',
     "ALLOW_OFFLINE_MODEL": "true",
+    "MEDIA_SIGNING_KEY": "a-key-for-media-of-more-than-32-bytes",
 }
 
 

@@ -542,7 +542,11 @@ async def test_the_development_issuer_signs_its_own() -> None:
 
 async def test_a_shared_secret_opens_nothing_in_production() -> None:
     settings = Settings(
-        _env_file=None, environment="production", allow_offline_model=True, auth_issuers=static().auth_issuers
+        _env_file=None,
+        environment="production",
+        allow_offline_model=True,
+        auth_issuers=static().auth_issuers,
+        media_signing_key=SecretStr("k" * 32),
     )
     assert load_dev_secret(settings) is None
     with pytest.raises(ValueError, match="development"):

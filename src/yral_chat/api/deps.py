@@ -4,14 +4,14 @@ import hmac
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Depends, Path, Query, Request, Security
+from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.base import SecurityBase
 from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.responses import Response
 
 from yral_chat.clients.identity import Identity
-from yral_chat.core.errors import Unauthorized
+from yral_chat.core.errors import Invalid, Unauthorized
 from yral_chat.resources import Resources
 
 # These two only draw the OpenAPI document; the checks are ours, with the contract's texts.
@@ -116,6 +116,18 @@ def absent_when_empty(default: Any) -> BeforeValidator:
     return BeforeValidator(lambda value: default if value == "" else value)
 
 
+MAX_KEY_CHARACTERS = 128
+
+
+def checked_key(header: str | None) -> str | None:
+    """The key in an `Idempotency-Key` header; blank counts as absent. Raises Invalid."""
+    key = (header or "").strip() or None
+    if key is not None and (len(key) > MAX_KEY_CHARACTERS or not key.isprintable()):
+        raise Invalid.field(["header", "Idempotency-Key"], f"1 to {MAX_KEY_CHARACTERS} characters", "invalid_key")
+    return key
+
+
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
 PageLimit20 = Annotated[int, Query(ge=1, le=100), absent_when_empty(20)]
 PageLimit50 = Annotated[int, Query(ge=1, le=100), absent_when_empty(50)]
 HistoryLimit = Annotated[int, Query(ge=1, le=200), absent_when_empty(50)]

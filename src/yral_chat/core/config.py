@@ -181,21 +181,6 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _media_fits_together(self) -> Self:
-        if self.media_backend == "s3":
-            missing = [name for name in ("s3_bucket", "aws_access_key_id", "aws_secret_access_key")
-                       if getattr(self, name) is None]  # fmt: skip
-            if missing:
-                raise ValueError(f"MEDIA_BACKEND is s3: set {', '.join(name.upper() for name in missing)} too")
-        elif self.media_signing_key is None and not self.is_local:
-            raise ValueError("MEDIA_SIGNING_KEY is missing: addresses of local media are signed with it")
-        if self.media_signing_key and len(self.media_signing_key.get_secret_value().encode()) < 32:
-            raise ValueError("MEDIA_SIGNING_KEY needs at least 32 bytes")
-        if not self.image_models:
-            raise ValueError("IMAGE_MODELS is empty: name one model, or two: for text, and for text with a picture")
-        return self
-
-    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         for name, value in (("REDIS_URL", self.redis_url), ("BROKER_URL", self.broker_url)):
             if value is not None:
@@ -213,6 +198,21 @@ class Settings(BaseSettings):
             )
         if (self.openai_base_url or self.openai_api_key) and not self.openai_models:
             raise ValueError("OPENAI_BASE_URL or OPENAI_API_KEY is set: name the models to ask in OPENAI_MODELS")
+        return self
+
+    @model_validator(mode="after")
+    def _media_fits_together(self) -> Self:
+        if self.media_backend == "s3":
+            missing = [name for name in ("s3_bucket", "aws_access_key_id", "aws_secret_access_key")
+                       if getattr(self, name) is None]  # fmt: skip
+            if missing:
+                raise ValueError(f"MEDIA_BACKEND is s3: set {', '.join(name.upper() for name in missing)} too")
+        elif self.media_signing_key is None and not self.is_local:
+            raise ValueError("MEDIA_SIGNING_KEY is missing: addresses of local media are signed with it")
+        if self.media_signing_key and len(self.media_signing_key.get_secret_value().encode()) < 32:
+            raise ValueError("MEDIA_SIGNING_KEY needs at least 32 bytes")
+        if not self.image_models:
+            raise ValueError("IMAGE_MODELS is empty: name one model, or two: for text, and for text with a picture")
         return self
 
     @property

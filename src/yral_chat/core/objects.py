@@ -27,6 +27,15 @@ ErrorCode = Literal["BLOCKED_CONTENT", "TRANSIENT", "NO_PROVIDER", "CANCELLED"]
 InfluencerStatus = Literal["active", "coming_soon", "discontinued"]
 ConversationType = Literal["ai_chat", "human_chat"]
 
+# What stands for a recording until its words are known (contract section 8.6).
+VOICE_MESSAGE = "[Voice message]"
+
+
+def is_external(reference: str) -> bool:
+    """Whether a reference to a file is an address elsewhere, and not the storage key of a file of ours."""
+    return reference.startswith(("http://", "https://"))
+
+
 FINAL_READABLE: frozenset[str] = frozenset({"delivered", "read"})
 RUNNING: frozenset[str] = frozenset({"pending", "streaming"})
 

@@ -6,16 +6,20 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from yral_chat.db.database import Database, DatabaseUnusable
+from yral_chat.db.repositories.messages import MediaUrl
 from yral_chat.db.sqlite import SQLiteDatabase
 
 
-def create_database(url: str, *, pool_size: int = 10) -> Database:
-    """The database at `url` (`sqlite:///path` or `postgresql://…`), not yet opened. Raises DatabaseUnusable."""
+def create_database(url: str, *, pool_size: int = 10, media_url: MediaUrl = str) -> Database:
+    """The database at `url` (`sqlite:///path` or `postgresql://…`), not yet opened. Raises DatabaseUnusable.
+
+    `media_url` makes the address that messages show out of a reference to a file.
+    """
     if backend_of(url) == "sqlite":
-        return SQLiteDatabase(url)
+        return SQLiteDatabase(url, media_url)
     from yral_chat.db.postgres import PostgresDatabase  # with psycopg: 10 MB and 80 ms that SQLite does not need
 
-    return PostgresDatabase(url, pool_size=pool_size)
+    return PostgresDatabase(url, pool_size=pool_size, media_url=media_url)
 
 
 def backend_of(url: str) -> Literal["sqlite", "postgresql"]:

@@ -18,7 +18,9 @@ from yral_chat.db.repositories.counters import CounterRepository
 from yral_chat.db.repositories.events import EventRepository
 from yral_chat.db.repositories.influencers import InfluencerRepository
 from yral_chat.db.repositories.jobs import JobRepository
-from yral_chat.db.repositories.messages import MessageRepository
+from yral_chat.db.repositories.media import MediaRepository
+from yral_chat.db.repositories.messages import MediaUrl, MessageRepository
+from yral_chat.db.repositories.pictures import PictureRepository
 from yral_chat.db.repositories.turns import TurnRepository
 from yral_chat.db.repositories.usage import UsageRepository
 
@@ -31,8 +33,9 @@ AfterCommit = Callable[[], None]
 class UnitOfWork:
     """The repositories of one connection. A unit of work must not keep it after returning."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, media_url: MediaUrl = str) -> None:
         self._executor = executor
+        self._media_url = media_url
         self._after_commit: list[AfterCommit] = []
 
     @cached_property
@@ -41,7 +44,15 @@ class UnitOfWork:
 
     @cached_property
     def messages(self) -> MessageRepository:
-        return MessageRepository(self._executor)
+        return MessageRepository(self._executor, self._media_url)
+
+    @cached_property
+    def media(self) -> MediaRepository:
+        return MediaRepository(self._executor)
+
+    @cached_property
+    def pictures(self) -> PictureRepository:
+        return PictureRepository(self._executor)
 
     @cached_property
     def turns(self) -> TurnRepository:

@@ -19,6 +19,7 @@ from sqlalchemy.pool import QueuePool
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Work
 from yral_chat.db.execution import Executor
+from yral_chat.db.repositories.messages import MediaUrl
 
 ATTEMPTS = 5
 # https://www.postgresql.org/docs/15/errcodes-appendix.html
@@ -106,8 +107,9 @@ class PostgresDatabase:
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, *, pool_size: int) -> None:
+    def __init__(self, url: str, *, pool_size: int, media_url: MediaUrl = str) -> None:
         self._url = url
+        self._media_url = media_url
         self._size = pool_size
         self._queue: SimpleQueue[tuple[Work, bool] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -218,7 +220,7 @@ class PostgresDatabase:
                 try:
                     if connection is None or uow is None:
                         connection = self._engine.connect()
-                        uow = UnitOfWork(Executor(connection))
+                        uow = UnitOfWork(Executor(connection), self._media_url)
                     self._run(connection, uow, work, is_read=is_read)
                     break
                 except Exception as error:  # noqa: BLE001 - the thread must live; the caller gets the error

@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Work
 from yral_chat.db.execution import Executor
+from yral_chat.db.repositories.messages import MediaUrl
 
 READERS = 2
 # Units that share one commit. Bounds how long the first of them waits for the last.
@@ -146,8 +147,9 @@ class SQLiteDatabase:
 
     dialect = "sqlite"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, media_url: MediaUrl = str) -> None:
         self.path = database_path(url)
+        self._media_url = media_url
         self._writes: SimpleQueue[Work | None] = SimpleQueue()
         self._reads: SimpleQueue[Work | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -222,7 +224,7 @@ class SQLiteDatabase:
         return future
 
     def _read_forever(self, connection: Connection) -> None:
-        uow = UnitOfWork(Executor(connection))
+        uow = UnitOfWork(Executor(connection), self._media_url)
         begin = connection.connection.cursor()
         while (work := self._reads.get()) is not None:
             self._busy += 1
@@ -238,7 +240,7 @@ class SQLiteDatabase:
         connection.close()
 
     def _write_forever(self, connection: Connection) -> None:
-        uow = UnitOfWork(Executor(connection))
+        uow = UnitOfWork(Executor(connection), self._media_url)
         while (first := self._writes.get()) is not None:
             self._busy += 1
             group = [first]

@@ -124,6 +124,11 @@ messages = Table(
     Column("provider", Text),
     Column("model", Text),
     Column("token_count", Integer),
+    # References as clients give them, reduced: a storage key, or the address of a file on an allowed host.
+    Column("images", Text),  # JSON array
+    Column("audio", Text),
+    Column("audio_seconds", Integer),
+    Column("transcription", Text),
     Column("is_handed_over", Boolean, nullable=False),  # somebody received the answer to this turn
     _time("created_at"),
     _time("completed_at", nullable=True),
@@ -148,7 +153,7 @@ turns = Table(
     Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
     Column("user_id", Text, nullable=False),
     Column("user_message_id", Text, nullable=False),
-    Column("kind", Text, nullable=False),  # reply (later: picture)
+    Column("kind", Text, nullable=False),  # reply, picture
     Column("seq", BigInteger, nullable=False),  # of the assistant message: turns of a conversation run in this order
     Column("attempt", Integer, nullable=False),
     Column("takeovers", Integer, nullable=False),
@@ -157,9 +162,58 @@ turns = Table(
     Column("owner", Text),  # the process that runs it; null: handed back
     _time("lease_until"),
     _time("created_at"),
-    Index("ix_turns_conversation", "conversation_id", "seq"),
+    Index("ix_turns_conversation", "conversation_id", "kind", "seq"),
     Index("ix_turns_user", "user_id"),
     Index("ix_turns_lease", "lease_until", "seq"),
+)
+
+picture_requests = Table(
+    "picture_requests",
+    metadata,
+    # What was asked for and how it ended. The message of the same id exists only when the picture does.
+    Column("id", Text, primary_key=True),
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("request_key", Text),
+    Column("prompt", Text, nullable=False),  # as it was sent; empty: derived from the conversation
+    Column("status", Text, nullable=False),  # running, done, failed
+    Column("error_code", Text),
+    Column("attempt", Integer, nullable=False),
+    _time("created_at"),
+    _time("completed_at", nullable=True),
+    UniqueConstraint("conversation_id", "request_key"),
+    Index("ix_picture_requests_newest", "conversation_id", text("created_at DESC")),
+)
+
+media_objects = Table(
+    "media_objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("owner_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # image, audio
+    Column("mime_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("duration_seconds", Integer),
+    Column("is_stored", Boolean, nullable=False),  # false while the file is on its way: a crash leaves the row to find
+    Column("is_used", Boolean, nullable=False),  # by a message
+    _time("created_at"),
+    Index("ix_media_objects_owner", "owner_id", "created_at"),
+    Index(
+        "ix_media_objects_unused",
+        "created_at",
+        sqlite_where=text("NOT is_used"),
+        postgresql_where=text("NOT is_used"),
+    ),
+)
+
+media_uses = Table(
+    "media_uses",
+    metadata,
+    Column("key", Text, ForeignKey("media_objects.key"), primary_key=True),
+    Column("message_id", Text, ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
+    Column("conversation_id", Text, nullable=False),
+    Index("ix_media_uses_message", "message_id"),
+    Index("ix_media_uses_conversation", "conversation_id"),
 )
 
 usage_events = Table(

@@ -12,6 +12,9 @@ import msgspec
 PICTURES_DIR = Path(__file__).parent
 """The folder that holds every `CataloguePersona.picture`."""
 
+PICTURES_PATH = "/static/personas/"
+"""Where they are served."""
+
 # A name is what the API accepts from creators (contract, section 11). The other texts are held shorter than there:
 # a suggestion fits a chip, a description a card, a greeting the first screen of a phone.
 PersonaId = Annotated[str, msgspec.Meta(pattern=r"^persona-[a-z0-9]+(-[a-z0-9]+)*$", max_length=255)]

@@ -42,8 +42,8 @@ class ReplyStream:
     text, and readers begin anew with it.
     """
 
-    def __init__(self, user_message: Message, reply_id: str, attempt: int) -> None:
-        self.user_message = user_message
+    def __init__(self, user_message: Message | None, reply_id: str, attempt: int) -> None:
+        self.user_message = user_message  # None for a picture, which is waited for and not streamed
         self.reply_id = reply_id
         self.attempt = attempt
         self.text = ""
@@ -249,7 +249,7 @@ class Hub:
 
     # replies
 
-    def open_reply(self, user_message: Message, reply_id: str, attempt: int) -> ReplyStream:
+    def open_reply(self, user_message: Message | None, reply_id: str, attempt: int) -> ReplyStream:
         """The stream of a reply that begins, or begins anew."""
         stream = self._replies.get(reply_id)
         if stream is None or stream.is_ended:

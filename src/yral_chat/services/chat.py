@@ -20,6 +20,7 @@ from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.conversations import InboxType, StoredConversation, last_message_columns
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.influencers import InfluencerService
+from yral_chat.services.media.service import remove_files
 from yral_chat.services.turns import TurnEngine
 from yral_chat.services.turns.accepting import open_for_reader, open_for_user
 
@@ -57,7 +58,10 @@ class ChatService:
         influencers: InfluencerService,
         engine: TurnEngine,
         profiles: ProfileClient,
+        *,
+        wake_jobs: Callable[[], None],
     ) -> None:
+        self._wake_jobs = wake_jobs
         self._database = database
         self._profiles = profiles
         self._hub = hub
@@ -140,6 +144,7 @@ class ChatService:
             data = {"conversation_id": conversation_id}
             seq = uow.events.add(user_id, conversation_id, "conversation_deleted", data)
             uow.after_commit(lambda: self._engine.stop_conversation(conversation_id))
+            uow.after_commit(self._wake_jobs)
             uow.after_commit(lambda: self._hub.publish(user_id, "conversation_deleted", data, seq=seq))
             return count
 
@@ -397,8 +402,10 @@ def _mark_read(uow: UnitOfWork, reader_id: str, conversation_id: str) -> ReadMar
 def _delete(uow: UnitOfWork, user_id: str, conversation_id: str) -> int:
     uow.conversations.find_locked(conversation_id)
     conversation = open_for_user(uow, conversation_id, user_id)
+    files = uow.media.list_keys_of_conversation(conversation_id)
     uow.events.delete_of_conversation(conversation_id)
     uow.conversations.delete_ai(conversation)
+    remove_files(uow, uow.media.delete_unused(files))
     if conversation.influencer_id is not None:
         uow.counters.add(conversation.influencer_id, conversations=-1, all_messages=-conversation.message_count)
     return conversation.message_count

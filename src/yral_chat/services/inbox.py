@@ -1,5 +1,9 @@
 """InboxService: what a socket gets: missed events first, then live ones."""
 
+from collections.abc import Callable
+
+import orjson
+
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.config import Settings
 from yral_chat.db.database import Database, UnitOfWork
@@ -9,7 +13,9 @@ from yral_chat.realtime.hub import Hub, Listener, replay_frame
 class InboxService:
     """Sockets of the users' inboxes (contract section 10)."""
 
-    def __init__(self, settings: Settings, database: Database, hub: Hub) -> None:
+    def __init__(self, settings: Settings, database: Database, hub: Hub, *, renew_url: Callable[[str], str]) -> None:
+        """`renew_url` signs the address of a file anew: those in kept events have expired."""
+        self._renew_url = renew_url
         self._settings = settings
         self._database = database
         self._hub = hub
@@ -43,7 +49,20 @@ class InboxService:
         found = uow.events.list_since(user_id, since, oldest)
         if not found or found[0][0] != since + 1:
             return newest, [_resync(newest)]
-        return newest, [replay_frame(event, seq, data) for seq, event, data in found]
+        return newest, [replay_frame(event, seq, self._renewed(data)) for seq, event, data in found]
+
+    def _renewed(self, data: str) -> str:
+        """The event's data with addresses that work."""
+        if "?" not in data:  # no signed address in it; spares text messages the decoding
+            return data
+        event = orjson.loads(data)
+        message = event.get("message")
+        if message is None:
+            return data
+        message["media_urls"] = [self._renew_url(url) for url in message["media_urls"]]
+        if message["audio_url"] is not None:
+            message["audio_url"] = self._renew_url(message["audio_url"])
+        return orjson.dumps(event).decode()
 
 
 def _resync(newest: int) -> str:

@@ -14,10 +14,9 @@ from yral_chat.core.errors import InfluencerNotFound
 from yral_chat.core.objects import Influencer
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.influencers import STATUS_RANK, StoredInfluencer
+from yral_chat.personas import PICTURES_PATH
 
 Listing = Literal["all", "trending"]
-
-PICTURES_PATH = "/static/personas/"
 
 
 class InfluencerService:

@@ -4,14 +4,22 @@ What never changes comes first and byte for byte the same, so that the vendor's 
 depends on the persona alone, the history grows at its end.
 """
 
+from collections.abc import Mapping, Sequence
+
 import orjson
 
-from yral_chat.clients.language_model import ModelMessage, ModelRequest, Persona
-from yral_chat.core.objects import Role
+from yral_chat.clients.language_model import ModelMessage, ModelRequest, Persona, Picture
+from yral_chat.core.objects import VOICE_MESSAGE
 from yral_chat.db.repositories.influencers import StoredInfluencer
+from yral_chat.db.repositories.messages import Said
 
-# (role, content), oldest first.
-History = list[tuple[Role, str]]
+# Most images that one request shows. Each small copy is one tile, 258 tokens for Gemini
+# (https://ai.google.dev/gemini-api/docs/tokens): together they cost about as much as the text of the history.
+MAX_IMAGES = 16
+# What stands for what the model cannot be given.
+UNSEEN_IMAGE = "[image]"
+UNHEARD = "[Voice message, not transcribed]"
+OWN_PICTURE = "[You sent a picture here]"
 
 # Composed at run time: only the owner's words are stored. A change here reaches every persona with the next turn.
 GUARDRAILS = """\
@@ -50,26 +58,25 @@ def persona_of(influencer: StoredInfluencer) -> Persona:
 
 def compose(
     influencer: StoredInfluencer,
-    history: History,
-    user_text: str,
+    history: Sequence[Said],
+    said: Said,
     *,
+    pictures: Mapping[str, Picture],
     deadline: float,
     temperature: float,
     max_output_tokens: int,
     correlation_id: str,
     attempt: int,
 ) -> ModelRequest:
-    """The input for the reply to `user_text`; `history` is (role, content), oldest first, without it.
+    """The input for the reply to `said`; `history` is what came before it, oldest first.
 
-    `deadline` is a `time.monotonic()` value in seconds.
+    `pictures` are the images that are shown, by reference: the others become words. `deadline` is a
+    `time.monotonic()` value in seconds.
     """
-    messages = [
-        ModelMessage("assistant" if role == "assistant" else "user", content) for role, content in history if content
-    ]
-    messages.append(ModelMessage("user", user_text))
+    messages = [_to_model(message, pictures) for message in (*history, said)]
     return ModelRequest(
         system=system_text(influencer),
-        messages=tuple(messages),
+        messages=tuple(message for message in messages if message.text or message.pictures),
         persona=persona_of(influencer),
         deadline=deadline,
         temperature=temperature,
@@ -77,3 +84,24 @@ def compose(
         correlation_id=correlation_id,
         attempt=attempt,
     )
+
+
+def images_to_show(said: Sequence[Said], window: int) -> list[str]:
+    """References of the images of the newest `window` messages with any, newest first, at most MAX_IMAGES.
+
+    Only what people have sent: vendors take no images in a model's own messages.
+    """
+    with_images = [message for message in reversed(said) if message.images and message.role == "user"][:window]
+    return [reference for message in with_images for reference in message.images][:MAX_IMAGES]
+
+
+def _to_model(said: Said, pictures: Mapping[str, Picture]) -> ModelMessage:
+    if said.role == "assistant":
+        return ModelMessage("assistant", said.content or (OWN_PICTURE if said.images else ""))
+    shown = tuple(pictures[reference] for reference in said.images if reference in pictures)
+    lines = [UNSEEN_IMAGE] * (len(said.images) - len(shown))
+    if said.is_unheard:
+        lines += [UNHEARD] if said.content == VOICE_MESSAGE else [said.content, UNHEARD]
+    elif said.content:
+        lines.append(said.content)
+    return ModelMessage("user", "\n".join(lines), shown)

@@ -2,11 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from yral_chat.clients.identity import TokenVerifier
+from yral_chat.clients.images import ImageModel
 from yral_chat.clients.model_chain import ModelChain
 from yral_chat.clients.profiles import ProfileClient
+from yral_chat.clients.resilience import CircuitBreaker, CircuitState
+from yral_chat.clients.storage import StorageService
+from yral_chat.clients.transcription import Transcriber
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError
@@ -18,7 +23,7 @@ DATABASE_SECONDS = 2.5  # the whole answer must come within 3 s
 # The best circuit of a provider's models stands for the provider.
 _ORDER = {"closed": 0, "half_open": 1, "open": 2}
 # Parts that contract section 6 names and that this version does not have yet.
-_DISABLED = ("storage", "event_bus", "push", "profiles", "images", "speech", "transcription", "backup")
+_DISABLED = ("event_bus", "push", "profiles", "images", "speech", "transcription", "backup")
 
 State = Literal["up", "degraded", "down", "disabled"]
 Service = dict[str, Any]
@@ -54,6 +59,9 @@ class StatusService:
         verifier: TokenVerifier,
         profiles: ProfileClient,
         engine: TurnEngine,
+        storage: StorageService,
+        transcriber: Transcriber | None,
+        image_model: ImageModel | None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -61,6 +69,8 @@ class StatusService:
         self._verifier = verifier
         self._profiles = profiles
         self._engine = engine
+        self._storage = storage
+        self._generators = {"transcription": transcriber, "images": image_model}
         self._started = time.monotonic()
 
     async def health(self) -> dict[str, Any]:
@@ -76,6 +86,14 @@ class StatusService:
             has_failed = self._profiles.has_failed
             error = "the profile service does not answer" if has_failed else None
             services["profiles"] = service("down" if has_failed else "up", error=error)
+        services["storage"] = (
+            service("up")
+            if self._storage.is_local
+            else _of_circuit(self._storage.breaker.state, "the object store fails")
+        )
+        for name, generator in self._generators.items():
+            if generator is not None:
+                services[name] = _of_circuit(_best(generator.circuits()), "the provider fails")
         services |= self._models()
         return {
             "status": _overall(services),
@@ -127,14 +145,20 @@ class StatusService:
     def _models(self) -> dict[str, Service]:
         services: dict[str, Service] = {}
         for provider, circuits in self._model.circuits().items():
-            best = min((breaker.state for breaker in circuits.values()), key=lambda state: _ORDER[state])
-            is_well = best == "closed"
-            services[f"llm_{provider}"] = service(
-                "up" if is_well else "down" if best == "open" else "degraded",
-                circuit=best,
-                error=None if is_well else "the model provider fails",
-            )
+            services[f"llm_{provider}"] = _of_circuit(_best(circuits), "the model provider fails")
         return services
+
+
+def _best(circuits: Mapping[str, CircuitBreaker]) -> CircuitState:
+    """The state that stands for a provider; closed where there is nothing that could be down."""
+    return min((breaker.state for breaker in circuits.values()), key=_ORDER.__getitem__, default="closed")
+
+
+def _of_circuit(circuit: CircuitState, failing: str) -> Service:
+    """`failing` says what is wrong while it is not closed."""
+    if circuit == "closed":
+        return service("up", circuit=circuit)
+    return service("down" if circuit == "open" else "degraded", circuit=circuit, error=failing)
 
 
 def _overall(services: dict[str, Service]) -> str:

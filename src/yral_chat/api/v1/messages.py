@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from yral_chat.api.deps import Caller, PathId, Services, absent_when_empty, json_response
+from yral_chat.api.deps import Caller, IdempotencyKey, PathId, Services, absent_when_empty, checked_key, json_response
 from yral_chat.api.errors import errors
 from yral_chat.api.event_stream import EventStreamResponse
 from yral_chat.api.v1.schemas import SendMessage, SendResult
@@ -25,10 +25,8 @@ router = APIRouter(
     responses=errors(401, 403, 404, 422, 429, 500, 503),
 )
 
-IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
 
-MAX_KEY_CHARACTERS = 128
 REPLAYED = {"Idempotency-Replayed": "true"}
 
 # `itemSchema` speaks of one event; `schema` would speak of the whole stream (OpenAPI 3.2, which FastAPI follows here).
@@ -63,7 +61,8 @@ async def send_message(
 ) -> Response:
     """Sends a message and answers with the reply, within 28 seconds."""
     started = time.monotonic()
-    attached = await services.turns.send(caller.user_id, conversation_id, _new_message(body, idempotency_key))
+    message = _new_message(services, body, idempotency_key)
+    attached = await services.turns.send(caller.user_id, conversation_id, message)
     return await _wait(request, services, attached, started)
 
 
@@ -78,7 +77,8 @@ async def stream_message(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Sends a message and streams the reply."""
-    attached = await services.turns.send(caller.user_id, conversation_id, _new_message(body, idempotency_key))
+    message = _new_message(services, body, idempotency_key)
+    attached = await services.turns.send(caller.user_id, conversation_id, message)
     return _stream(services, attached)
 
 
@@ -122,26 +122,36 @@ async def cancel_message(conversation_id: PathId, message_id: PathId, caller: Ca
     return json_response(await services.turns.cancel(caller.user_id, conversation_id, message_id))
 
 
-def _new_message(body: SendMessage, header_key: str | None) -> NewMessage:
+def _new_message(services: Resources, body: SendMessage, header_key: str | None) -> NewMessage:
     """The checks that belong to a message as a whole. Raises Invalid."""
-    if body.message_type != "text":
-        raise Invalid.field(
-            ["body", "message_type"],
-            "This version takes text messages only; images and audio follow",
-            "unsupported_type",
-        )
-    if body.media_urls or body.audio_url:
-        field = "media_urls" if body.media_urls else "audio_url"
-        raise Invalid.field(["body", field], "This version takes text messages only", "unsupported_type")
-    if not body.content:
+    images, audio = body.media_urls or [], body.audio_url
+    _check_fits_type(body, images, audio)
+    reduce = services.media.reduce
+    return NewMessage(
+        content=body.content or "",
+        message_type=body.message_type,
+        client_message_id=_key(body.client_message_id, header_key),
+        images=tuple(reduce(image, ["body", "media_urls", number]) for number, image in enumerate(images)),
+        audio=reduce(audio, ["body", "audio_url"]) if audio is not None else None,
+        audio_seconds=body.audio_duration_seconds if audio is not None else None,
+    )
+
+
+def _check_fits_type(body: SendMessage, images: list[str], audio: str | None) -> None:
+    if body.message_type == "text" and not body.content:
         raise Invalid.field(["body", "content"], "A text message needs content", "missing_content")
-    return NewMessage(content=body.content, client_message_id=_key(body.client_message_id, header_key))
+    if body.message_type in ("image", "multimodal") and not images:
+        raise Invalid.field(["body", "media_urls"], "This type of message needs an image", "missing_media")
+    if body.message_type == "audio" and audio is None:
+        raise Invalid.field(["body", "audio_url"], "A voice message needs a recording", "missing_media")
+    if images and body.message_type not in ("image", "multimodal"):
+        raise Invalid.field(["body", "media_urls"], "This type of message has no images", "unexpected_media")
+    if audio is not None and body.message_type != "audio":
+        raise Invalid.field(["body", "audio_url"], "This type of message has no recording", "unexpected_media")
 
 
-def _key(body_key: str | None, header_key: str | None) -> str | None:
-    header_key = (header_key or "").strip() or None
-    if header_key is not None and (len(header_key) > MAX_KEY_CHARACTERS or not header_key.isprintable()):
-        raise Invalid.field(["header", "Idempotency-Key"], f"1 to {MAX_KEY_CHARACTERS} characters", "invalid_key")
+def _key(body_key: str | None, header: str | None) -> str | None:
+    header_key = checked_key(header)
     if body_key is not None and header_key is not None and body_key != header_key:
         raise Invalid.field(["header", "Idempotency-Key"], "Differs from client_message_id", "key_mismatch")
     return body_key or header_key

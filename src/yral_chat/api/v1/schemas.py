@@ -102,7 +102,7 @@ Content = Annotated[str, Field(max_length=4000), cleaned]
 
 
 class SendMessage(BaseModel):
-    """What a person sends. This version takes text; the other types are refused with a clear sentence."""
+    """What a person sends; which fields it needs depends on its type (contract section 8.2)."""
 
     message_type: Annotated[MessageType, BeforeValidator(_lower)]
     content: Annotated[Content | None, BeforeValidator(_number_as_text)] = ""
@@ -112,3 +112,7 @@ class SendMessage(BaseModel):
     audio_url: Annotated[Text | None, BeforeValidator(_empty_as_absent)] = None
     audio_duration_seconds: Annotated[int, Field(ge=0, le=300)] | None = None
     client_message_id: Annotated[Key | None, BeforeValidator(_empty_as_absent)] = None
+
+
+class MakePicture(BaseModel):
+    prompt: Annotated[Annotated[str, Field(max_length=1000), cleaned] | None, Field()] = None

@@ -1,13 +1,15 @@
 """Messages and their history."""
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import msgspec
+import orjson
 from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, or_, select, update
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import FAILURES, ErrorCode, Message, MessageStatus, Role
-from yral_chat.db.execution import Executor, Row, Statement, UpdateById
+from yral_chat.db.execution import Executor, Parameters, Row, Statement, UpdateById
 from yral_chat.db.tables import conversations, messages
 
 # What the wire shows of a row, in the order in which `to_message` reads it.
@@ -26,6 +28,10 @@ _SHOWN = (
     messages.c.attempt,
     messages.c.error_code,
     messages.c.token_count,
+    messages.c.images,
+    messages.c.audio,
+    messages.c.audio_seconds,
+    messages.c.transcription,
     messages.c.created_at,
     messages.c.completed_at,
 )
@@ -43,6 +49,9 @@ _DELIVERED: ColumnElement[bool] = messages.c.status == literal_column("'delivere
 
 RECENT = 10
 
+# The address for a storage key; addresses of other hosts stay as they are.
+MediaUrl = Callable[[str], str]
+
 
 class StoredMessage(msgspec.Struct, frozen=True):
     """A message with what the service keeps to itself about it. Times in microseconds."""
@@ -58,22 +67,32 @@ class StoredMessage(msgspec.Struct, frozen=True):
     is_listed: bool
 
 
-def to_message(row: Row) -> Message:
+class Said(NamedTuple):
+    """What a prompt needs of a message."""
+
+    role: Role
+    content: str
+    images: tuple[str, ...] = ()  # references
+    is_unheard: bool = False  # a recording that nobody has transcribed
+
+
+def to_message(row: Row, media_url: MediaUrl) -> Message:
     """The wire's message out of a row that begins with `_SHOWN`."""
     (
         message_id, conversation_id, seq, role, origin, message_type, content, status, sender_id,
-        client_message_id, reply_to, attempt, error_code, token_count, created_at, completed_at,
-    ) = row[:16]  # fmt: skip
+        client_message_id, reply_to, attempt, error_code, token_count, images, audio, audio_seconds, transcription,
+        created_at, completed_at,
+    ) = row[:20]  # fmt: skip
     return {
         "id": message_id,
         "conversation_id": conversation_id,
         "role": role,
         "content": content,
         "message_type": message_type,
-        "media_urls": [],
-        "audio_url": None,
-        "audio_duration_seconds": None,
-        "transcription": None,
+        "media_urls": [media_url(reference) for reference in orjson.loads(images)] if images else [],
+        "audio_url": media_url(audio) if audio else None,
+        "audio_duration_seconds": audio_seconds,
+        "transcription": transcription,
         "token_count": token_count,
         "created_at": to_text(created_at),
         "completed_at": None if completed_at is None else to_text(completed_at),
@@ -89,10 +108,10 @@ def to_message(row: Row) -> Message:
     }
 
 
-def _to_stored(row: Row) -> StoredMessage:
-    created_at, completed_at, body_hash, is_handed_over, last_attempt, provider, model, is_listed = row[14:]
+def _to_stored(row: Row, media_url: MediaUrl) -> StoredMessage:
+    created_at, completed_at, body_hash, is_handed_over, last_attempt, provider, model, is_listed = row[18:]
     return StoredMessage(
-        message=to_message(row),
+        message=to_message(row, media_url),
         created_at=created_at,
         completed_at=completed_at,
         body_hash=body_hash,
@@ -104,9 +123,9 @@ def _to_stored(row: Row) -> StoredMessage:
     )
 
 
-def _from_values(values: dict[str, Any]) -> StoredMessage:
+def _from_values(values: dict[str, Any], media_url: MediaUrl) -> StoredMessage:
     return StoredMessage(
-        message=to_message(tuple(values.get(column.name) for column in _SHOWN)),
+        message=to_message(tuple(values.get(column.name) for column in _SHOWN), media_url),
         created_at=values["created_at"],
         completed_at=values["completed_at"],
         body_hash=values["body_hash"],
@@ -142,7 +161,7 @@ _HAS_USER_MESSAGE_AFTER = Statement(
     select(messages.c.id).where(_IN_CONVERSATION, messages.c.seq > bindparam("seq"), messages.c.role == "user").limit(1)
 )
 _ADDED = (
-    *(column.name for column in _SHOWN if column.name not in ("error_code", "token_count")),
+    *(column.name for column in _SHOWN if column.name not in ("error_code", "token_count", "transcription")),
     "body_hash",
     "is_handed_over",
     "last_attempt",
@@ -201,9 +220,11 @@ def _has_status(*statuses: MessageStatus) -> ColumnElement[bool]:
     return or_(*(messages.c.status == status for status in statuses))
 
 
+_FOR_SAID = (messages.c.role, messages.c.content, messages.c.images, messages.c.audio, messages.c.transcription)
+_SAID = Statement(select(*_FOR_SAID, messages.c.seq).where(messages.c.id == bindparam("id")))
 # What may be shown to a model: user messages and finished replies, help texts excepted (contract section 5.2).
 _FOR_PROMPT = Statement(
-    select(messages.c.role, messages.c.content)
+    select(*_FOR_SAID)
     .where(
         _IN_CONVERSATION,
         _LISTED,
@@ -239,13 +260,15 @@ _HAND_OVER = Statement(update(messages).where(messages.c.id == bindparam("messag
 class MessageRepository:
     """Rows of `messages`. Lists come as wire objects; single rows as `StoredMessage`."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, media_url: MediaUrl) -> None:
         self._executor = executor
+        self._media_url = media_url
 
     def add(self, *rows: dict[str, Any]) -> list[StoredMessage]:
-        """Adds complete rows and returns them as they are stored."""
-        self._executor.run_many(_ADD, rows)
-        return [_from_values(row) for row in rows]
+        """Adds rows and returns them as they are stored; media columns that are left out are null."""
+        complete = [{"images": None, "audio": None, "audio_seconds": None, **row} for row in rows]
+        self._executor.run_many(_ADD, complete)
+        return [_from_values(row, self._media_url) for row in complete]
 
     def find(self, conversation_id: str, message_id: str) -> StoredMessage | None:
         return self._one(_BY_ID, conversation=conversation_id, id=message_id)
@@ -275,20 +298,19 @@ class MessageRepository:
     ) -> list[Message]:
         """A page by offset; `is_complete` adds the unfinished rows."""
         parameters = {"conversation": conversation_id, "limit": limit, "offset": offset}
-        rows = self._executor.all(_PAGES[is_complete, is_ascending], parameters)
-        return [to_message(row) for row in rows]
+        return self._many(_PAGES[is_complete, is_ascending], parameters)
 
     def list_beside(
         self, conversation_id: str, seq: int, *, limit: int, is_older: bool, is_complete: bool
     ) -> tuple[list[Message], bool]:
         """The `limit` rows nearest to `seq` on one side, nearest first, and whether more lie beyond."""
         parameters = {"conversation": conversation_id, "seq": seq, "limit": limit + 1}
-        found = [to_message(row) for row in self._executor.all(_BESIDE[is_complete, is_older], parameters)]
+        found = self._many(_BESIDE[is_complete, is_older], parameters)
         return found[:limit], len(found) > limit
 
     def list_recent(self, conversation_id: str) -> list[Message]:
         """The newest ten, newest first."""
-        return [to_message(row) for row in self._executor.all(_RECENT, {"conversation": conversation_id})]
+        return self._many(_RECENT, {"conversation": conversation_id})
 
     def list_recent_of(self, conversation_ids: list[str]) -> dict[str, list[Message]]:
         """The newest ten of each, newest first, in one query."""
@@ -296,16 +318,21 @@ class MessageRepository:
         if conversation_ids:
             rows = self._executor.connection.execute(_RECENT_OF_MANY, {"conversations": conversation_ids})
             for row in rows:
-                recent[row.conversation_id].append(to_message(tuple(row)))
+                recent[row.conversation_id].append(to_message(tuple(row), self._media_url))
         for found in recent.values():
             found.sort(key=lambda message: -message["sequence"])
         return recent
 
-    def list_for_prompt(self, conversation_id: str, *, before_seq: int, limit: int) -> list[tuple[Role, str]]:
-        """(role, content) of the newest `limit` messages below `before_seq` that a model may see, oldest first."""
+    def list_for_prompt(self, conversation_id: str, *, before_seq: int, limit: int) -> list[Said]:
+        """The newest `limit` messages below `before_seq` that a model may see, oldest first."""
         parameters = {"conversation": conversation_id, "before": before_seq, "limit": limit}
         rows = self._executor.all(_FOR_PROMPT, parameters)
-        return [(role, content) for role, content in reversed(rows)]
+        return [_to_said(row) for row in reversed(rows)]
+
+    def find_said(self, message_id: str) -> tuple[Said, str | None, int] | None:
+        """One message for a prompt, the reference of its recording, and its sequence number."""
+        row = self._executor.one(_SAID, {"id": message_id})
+        return None if row is None else (_to_said(row[:5]), row[3], row[5])
 
     def count_unfinished(self, conversation_id: str) -> int:
         return self._executor.count(_COUNT_UNFINISHED, {"conversation": conversation_id})
@@ -332,7 +359,17 @@ class MessageRepository:
 
     def _one(self, query: Statement, **parameters: str) -> StoredMessage | None:
         row = self._executor.one(query, parameters)
-        return None if row is None else _to_stored(row)
+        return None if row is None else _to_stored(row, self._media_url)
+
+    def _many(self, query: Statement, parameters: Parameters) -> list[Message]:
+        media_url = self._media_url
+        return [to_message(row, media_url) for row in self._executor.all(query, parameters)]
+
+
+def _to_said(row: Row) -> Said:
+    role, content, images, audio, transcription = row
+    references = tuple(orjson.loads(images)) if images else ()
+    return Said(role, content, references, is_unheard=audio is not None and transcription is None)
 
 
 def is_listed(role: str, status: MessageStatus, content: str) -> bool:

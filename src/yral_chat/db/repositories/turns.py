@@ -1,10 +1,14 @@
 """Turns that run or wait. A row is work that somebody must finish; finishing deletes it."""
 
+from typing import Literal
+
 import msgspec
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from yral_chat.db.execution import Executor, Row, Statement
 from yral_chat.db.tables import principals, turns
+
+TurnKind = Literal["reply", "picture"]
 
 
 class StoredTurn(msgspec.Struct, frozen=True):
@@ -14,7 +18,7 @@ class StoredTurn(msgspec.Struct, frozen=True):
     conversation_id: str
     user_id: str
     user_message_id: str
-    kind: str
+    kind: TurnKind
     seq: int
     attempt: int
     takeovers: int
@@ -28,7 +32,7 @@ class StoredTurn(msgspec.Struct, frozen=True):
 _ALL = select(*(turns.c[name] for name in StoredTurn.__struct_fields__))
 _IN_CONVERSATION = turns.c.conversation_id == bindparam("conversation")
 _BY_ID = Statement(_ALL.where(turns.c.id == bindparam("id")))
-_OF_CONVERSATION = Statement(_ALL.where(_IN_CONVERSATION).order_by(turns.c.seq))
+_NEXT_REPLY = Statement(_ALL.where(_IN_CONVERSATION, turns.c.kind == "reply").order_by(turns.c.seq).limit(1))
 _ORPHANS = Statement(
     _ALL.where(turns.c.lease_until <= bindparam("time")).order_by(turns.c.lease_until, turns.c.seq).limit(500)
 )
@@ -76,10 +80,10 @@ class TurnRepository:
         row = self._executor.one(_BY_ID, {"id": turn_id})
         return None if row is None else _to_turn(row)
 
-    def list_of_conversation(self, conversation_id: str) -> list[StoredTurn]:
-        """In the order in which they run."""
-        rows = self._executor.all(_OF_CONVERSATION, {"conversation": conversation_id})
-        return [_to_turn(row) for row in rows]
+    def find_next_reply(self, conversation_id: str) -> StoredTurn | None:
+        """The open turn whose reply comes first."""
+        row = self._executor.one(_NEXT_REPLY, {"conversation": conversation_id})
+        return None if row is None else _to_turn(row)
 
     def list_orphans(self, time: int) -> list[StoredTurn]:
         """Turns whose lease has ended at `time`, in order; at most 500."""

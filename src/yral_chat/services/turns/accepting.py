@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import orjson
 
 from yral_chat.core.clock import MILLISECOND, now
 from yral_chat.core.errors import (
@@ -10,15 +11,18 @@ from yral_chat.core.errors import (
     ConversationNotFound,
     IdempotencyConflict,
     InfluencerDiscontinued,
+    Invalid,
+    MediaForbidden,
     MessageNotFound,
     NotStreamable,
     NotYourConversation,
     TooManyTurns,
 )
 from yral_chat.core.ids import new_id
-from yral_chat.core.objects import FINAL_READABLE
+from yral_chat.core.objects import FINAL_READABLE, VOICE_MESSAGE, is_external
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
+from yral_chat.db.repositories.media import MediaKind, MediaObject
 from yral_chat.db.repositories.messages import StoredMessage
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.services.turns.records import Accepted, Limits, NewMessage
@@ -43,9 +47,9 @@ def accept(
     earlier = _find_earlier(uow, conversation, user_id, message, limits, handed_over)
     if earlier is not None:
         return _repeat(uow, conversation, earlier, limits, owner)
-    _check_open(conversation)
-    _check_limits(uow, conversation, limits)
-    return _begin(uow, conversation, message, limits, owner)
+    check_open(conversation)
+    check_limits(uow, conversation, limits)
+    return _begin(uow, conversation, with_stored_media(uow, user_id, message), limits, owner)
 
 
 def accept_regeneration(
@@ -56,15 +60,15 @@ def accept_regeneration(
     reply = uow.messages.find(conversation_id, message_id)
     if reply is None:
         raise MessageNotFound
-    _check_open(conversation)
+    check_open(conversation)
     newest = uow.messages.find_newest_model_reply(conversation_id)
     if newest is None or newest.message["id"] != message_id:
         raise Conflict("Only the newest reply can be regenerated")
     if uow.messages.has_user_message_after(conversation_id, reply.message["sequence"]):
         raise Conflict("Only the newest reply can be regenerated")
-    if uow.turns.count_in_conversation(conversation_id):
+    if uow.turns.find_next_reply(conversation_id) is not None:
         raise Conflict("A reply is being written")
-    _check_limits(uow, conversation, limits)
+    check_limits(uow, conversation, limits)
     return _run_again(uow, conversation, reply, limits, owner, is_regeneration=True)
 
 
@@ -91,12 +95,33 @@ def open_for_reader(uow: UnitOfWork, conversation_id: str, reader_id: str) -> St
     return conversation
 
 
-def _check_open(conversation: StoredConversation) -> None:
+def with_stored_media(uow: UnitOfWork, user_id: str, message: NewMessage) -> NewMessage:
+    """`message`, with what is known of its recording. Raises MediaForbidden for a file that is not the sender's, or
+    is unknown; Invalid for one of the other kind."""
+    for number, reference in enumerate(message.images):
+        if not is_external(reference):
+            _find_own(uow, user_id, reference, "image", ["body", "media_urls", number])
+    if message.audio is None or is_external(message.audio):
+        return message
+    recording = _find_own(uow, user_id, message.audio, "audio", ["body", "audio_url"])
+    return msgspec.structs.replace(message, audio_seconds=recording.duration_seconds)
+
+
+def _find_own(uow: UnitOfWork, user_id: str, key: str, kind: MediaKind, place: list[str | int]) -> MediaObject:
+    found = uow.media.find(key)
+    if found is None or found.owner_id != user_id:
+        raise MediaForbidden
+    if found.kind != kind:
+        raise Invalid.field(place, f"This file is not of the kind {kind}", "wrong_media_kind")
+    return found
+
+
+def check_open(conversation: StoredConversation) -> None:
     if conversation.influencer_status == "discontinued":
         raise InfluencerDiscontinued
 
 
-def _check_limits(uow: UnitOfWork, conversation: StoredConversation, limits: Limits) -> None:
+def check_limits(uow: UnitOfWork, conversation: StoredConversation, limits: Limits) -> None:
     if uow.turns.count_in_conversation(conversation.id) >= limits.per_conversation:
         raise _too_many(limits.per_conversation)
     if uow.turns.count_of_user(conversation.user_id) >= limits.per_user:
@@ -149,8 +174,8 @@ def _repeat(
     user_message, reply = earlier
     assert conversation.influencer_id is not None  # noqa: S101 - checked by accept
     if reply is not None and _may_run_again(reply):
-        _check_open(conversation)
-        _check_limits(uow, conversation, limits)
+        check_open(conversation)
+        check_limits(uow, conversation, limits)
         return _run_again(uow, conversation, reply, limits, owner, is_regeneration=False)
     return Accepted(user_message.message, reply, None, conversation.influencer_id)
 
@@ -168,6 +193,8 @@ def _begin(
     user_row = _user_row(conversation, message, time)
     reply_row = _reply_row(conversation, user_row, time + MILLISECOND)
     user_message, reply = uow.messages.add(user_row, reply_row)
+    files = [reference for reference in (*message.images, message.audio) if reference and not is_external(reference)]
+    uow.media.use(files, user_row["id"], conversation.id)
     updated_at = max(conversation.updated_at, time)
     uow.conversations.update(
         conversation.id,
@@ -192,7 +219,10 @@ def _user_row(conversation: StoredConversation, message: NewMessage, time: int) 
         "role": "user",
         "origin": "user",
         "message_type": message.message_type,
-        "content": message.content,
+        "content": message.content or (VOICE_MESSAGE if message.audio is not None else ""),
+        "images": orjson.dumps(message.images).decode() if message.images else None,
+        "audio": message.audio,
+        "audio_seconds": message.audio_seconds,
         "status": "delivered",
         "is_listed": True,
         "sender_id": conversation.user_id,

@@ -1,7 +1,7 @@
 """Units of work that end a turn, take one over, or record what it cost."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,17 +14,11 @@ from yral_chat.db.repositories.messages import StoredMessage, is_listed
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.services.turns.accepting import begin_attempt
 from yral_chat.services.turns.records import Ending
+from yral_chat.services.turns.running import Ended, TakenOver
+
+MessageEvent = Literal["new_message", "message_updated"]
 
 RECORD_JOB = "turns.record"
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """The stored end of a turn. `seq` and `event` are the durable event that tells of it."""
-
-    reply: StoredMessage
-    event: str
-    data: dict[str, Any]
-    seq: int
 
 
 def end(
@@ -46,8 +40,9 @@ def end(
     else:
         reply = before  # a delivered text stays for good when its replacement does not come
     listed = int(reply.is_listed) - int(before.is_listed)
-    uow.jobs.add(RECORD_JOB, _record(turn, calls, conversation.influencer_id or "", listed=listed))
-    return _tell(uow, conversation, turn, reply, absolute, is_complete=is_complete)
+    uow.jobs.add(RECORD_JOB, record_of(turn, calls, conversation.influencer_id or "", listed=listed))
+    event: MessageEvent = "new_message" if is_complete and not turn.is_regeneration else "message_updated"
+    return tell(uow, conversation, reply.message, event, absolute)
 
 
 def _store(
@@ -88,19 +83,16 @@ def _store(
     return reply
 
 
-def _tell(
+def tell(
     uow: UnitOfWork,
     conversation: StoredConversation,
-    turn: StoredTurn,
-    reply: StoredMessage,
+    message: Message,
+    event: MessageEvent,
     absolute: Callable[[str], str],
-    *,
-    is_complete: bool,
 ) -> Ended:
-    data: dict[str, Any] = {"conversation_id": conversation.id, "message": reply.message}
-    event = "message_updated"
-    if is_complete and not turn.is_regeneration:
-        event = "new_message"
+    """Adds the durable event that shows `message` to the conversation's user."""
+    data: dict[str, Any] = {"conversation_id": conversation.id, "message": message}
+    if event == "new_message":
         summary = uow.conversations.find_summary(conversation.id, conversation.user_id)
         assert summary is not None  # noqa: S101 - the conversation is locked by this unit
         influencer = summary["influencer"]
@@ -114,13 +106,13 @@ def _tell(
             "unread_count": summary["unread_count"],
         }
     seq = uow.events.add(conversation.user_id, conversation.id, event, data)
-    return Ended(reply, event, data, seq)
+    return Ended(message, conversation.influencer_id or "", event, data, seq)
 
 
-def take_over(uow: UnitOfWork, turn: StoredTurn, owner: str, lease_until: int) -> tuple[StoredTurn, Message] | None:
-    """Makes `owner` run the next attempt of an orphaned turn: the partial text goes, the attempt rises.
+def take_over(uow: UnitOfWork, turn: StoredTurn, owner: str, lease_until: int) -> TakenOver | None:
+    """Makes `owner` run the next attempt of an orphaned reply: the partial text goes, the attempt rises.
 
-    Returns the turn as it is now and the user message; None when somebody else was faster.
+    None when somebody else was faster.
     """
     conversation = uow.conversations.find_locked(turn.conversation_id)
     if conversation is None or not uow.turns.take_over(turn, owner, lease_until):
@@ -129,16 +121,19 @@ def take_over(uow: UnitOfWork, turn: StoredTurn, owner: str, lease_until: int) -
     user_message = uow.messages.find(turn.conversation_id, turn.user_message_id)
     assert before is not None and user_message is not None  # noqa: S101, PT018 - turns go with their messages
     begin_attempt(uow, conversation, before, is_replacement=turn.is_replacement)
-    if conversation.influencer_id is not None:
-        uow.jobs.add(RECORD_JOB, _record(turn, [lost_call(turn)], conversation.influencer_id, listed=0))
-    return msgspec.structs.replace(turn, attempt=turn.attempt + 1, takeovers=turn.takeovers + 1, owner=owner), (
-        user_message.message
-    )
+    influencer_id = conversation.influencer_id or ""
+    uow.jobs.add(RECORD_JOB, record_of(turn, [lost_call(turn)], influencer_id, listed=0))
+    return TakenOver(next_attempt(turn, owner), user_message.message, influencer_id)
+
+
+def next_attempt(turn: StoredTurn, owner: str) -> StoredTurn:
+    """The turn as it stands after `owner` has taken it over."""
+    return msgspec.structs.replace(turn, attempt=turn.attempt + 1, takeovers=turn.takeovers + 1, owner=owner)
 
 
 def keep_usage(uow: UnitOfWork, turn: StoredTurn, calls: list[ModelCall], influencer_id: str) -> None:
     """Records what an attempt has cost that leaves no end behind: its conversation is gone, or others go on with it."""
-    uow.jobs.add(RECORD_JOB, _record(turn, calls, influencer_id, listed=0))
+    uow.jobs.add(RECORD_JOB, record_of(turn, calls, influencer_id, listed=0))
 
 
 def lost_call(turn: StoredTurn) -> ModelCall:
@@ -146,7 +141,7 @@ def lost_call(turn: StoredTurn) -> ModelCall:
     return ModelCall(provider="unknown", model="unknown", started_at=turn.created_at)
 
 
-def _record(turn: StoredTurn, calls: list[ModelCall], influencer_id: str, *, listed: int) -> dict[str, Any]:
+def record_of(turn: StoredTurn, calls: list[ModelCall], influencer_id: str, *, listed: int) -> dict[str, Any]:
     """The job's payload; `listed` is by how much the attempt changed the number of messages that lists show."""
     return {
         "turn_id": turn.id,

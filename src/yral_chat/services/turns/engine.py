@@ -5,17 +5,17 @@ A turn belongs to its row in `turns`; the task here is whoever works on it at th
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from loguru import logger
 
-from yral_chat.clients.language_model import LanguageModel, ModelCall, ModelRequest
+from yral_chat.clients.language_model import ModelCall, ModelFailure
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import (
     AppError,
-    InfluencerNotFound,
     ModelUnavailable,
     ServiceUnavailable,
     StorageFull,
@@ -24,16 +24,14 @@ from yral_chat.core.errors import (
 from yral_chat.core.ids import new_id
 from yral_chat.core.logging import correlation_id
 from yral_chat.core.metrics import Metrics
-from yral_chat.core.objects import RUNNING, Message
+from yral_chat.core.objects import Message
 from yral_chat.db.database import Database, UnitOfWork
-from yral_chat.db.repositories.turns import StoredTurn
+from yral_chat.db.repositories.turns import StoredTurn, TurnKind
 from yral_chat.realtime.hub import Hub
-from yral_chat.services.influencers import InfluencerService
-from yral_chat.services.prompts import History, compose
 from yral_chat.services.turns import ending
-from yral_chat.services.turns.records import Accepted, Ending
-from yral_chat.services.turns.results import TurnResult, deleted, handed_back, result_of, stored_result
-from yral_chat.services.turns.running import RunningTurn, generate
+from yral_chat.services.turns.records import Ending
+from yral_chat.services.turns.results import TurnResult, deleted, handed_back, result_of
+from yral_chat.services.turns.running import Ended, RunningTurn, RunningTurns, TurnWork, failed
 
 SAVE_SECONDS = 0.5  # how often running texts are stored; contract section 5.2 allows a lag of 1 s
 SWEEP_SECONDS = 5.0
@@ -41,8 +39,6 @@ SWEEP_SECONDS = 5.0
 MAX_TAKEOVERS = 3
 # How long a finished reply is tried to be stored before its turn is left to a take-over.
 STORE_SECONDS = 30.0
-# How long a turn waits before it looks again for one that must come first and is not known here yet.
-PLACE_SECONDS = 0.02
 # Turns that are handed back only have to close their streams.
 HAND_BACK_SECONDS = 5.0
 
@@ -55,23 +51,21 @@ class TurnEngine:
         settings: Settings,
         database: Database,
         hub: Hub,
-        influencers: InfluencerService,
-        model: LanguageModel,
         metrics: Metrics,
         wake_jobs: Callable[[], None],
+        running_turns: RunningTurns,
+        works: Mapping[TurnKind, TurnWork],
     ) -> None:
-        self._settings = settings
         self._database = database
         self._hub = hub
-        self._influencers = influencers
-        self._model = model
         self._metrics = metrics
         self._wake_jobs = wake_jobs
+        self._running = running_turns
+        self._works = works
         self.owner = new_id()  # of the leases
         # Found by a sweep at the latest SWEEP_SECONDS after it ended, a lease is still taken over in time.
         stale = settings.turn_stale_seconds
         self.lease = round(max(stale - SWEEP_SECONDS, stale / 2) * SECOND)
-        self._running: dict[str, RunningTurn] = {}
         self._handed_over: set[str] = set()  # received replies whose rows do not say so yet
         self._maintenance: asyncio.Task[None] | None = None
         self.is_draining = False
@@ -118,17 +112,16 @@ class TurnEngine:
             await self._save_handed_over()
             await self._database.write(lambda uow: uow.turns.hand_back(self.owner))
 
-    def launch_after(self, uow: UnitOfWork, accepted: Accepted, correlation: str) -> None:
+    def launch_after(
+        self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None, influencer_id: str, correlation: str
+    ) -> None:
         """The turn starts with the commit, whether or not the request that caused it is still there.
 
         Raises ServiceUnavailable, and so undoes the unit, while the process drains.
         """
-        turn = accepted.turn
-        if turn is None:
-            return
         if self.is_draining:
             raise ServiceUnavailable("The service is restarting. Please try again.", details={"service": "turns"})
-        uow.after_commit(lambda: self._launch(turn, accepted.user_message, accepted.influencer_id, correlation))
+        uow.after_commit(lambda: self._launch(turn, user_message, influencer_id, correlation))
 
     async def cancel(self, message_id: str, stored: StoredTurn | None) -> None:
         """Ends this turn now, whoever works on it; `stored` is its row, where there is one."""
@@ -155,7 +148,7 @@ class TurnEngine:
 
     # running
 
-    def _launch(self, turn: StoredTurn, user_message: Message, influencer_id: str, correlation: str) -> None:
+    def _launch(self, turn: StoredTurn, user_message: Message | None, influencer_id: str, correlation: str) -> None:
         if (before := self._running.get(turn.id)) is not None:
             # Its end is committed, but that is told here only after this: its listeners must not hear this attempt.
             self._leave(before, handed_back(before.stream.user_message))
@@ -212,16 +205,16 @@ class TurnEngine:
         running.finished.set()
 
     async def _answer(self, running: RunningTurn) -> Ending:
-        """Waits for the turns before it, asks the model, and says how that ended."""
+        """Does the turn's work, and says how that ended."""
         running.is_waiting_or_generating = True
         try:
             if running.stop_reason is not None:
                 return _cancelled("")
-            history = await self._wait_for_place(running)
-            self._publish_typing(running.turn, running.influencer_id, is_typing=True)
-            request = await self._prepare(running, history)
-            window = self._settings.stream_coalesce_ms / 1000
-            return await generate(running, self._model, request, self._hub, window_seconds=window)
+            turn = running.turn
+            begin = partial(self._publish_typing, turn, running.influencer_id, is_typing=True)
+            return await self._works[turn.kind].do(running, begin)
+        except ModelFailure as failure:
+            return failed(running, failure)
         except asyncio.CancelledError:
             if running.stop_reason is None:
                 raise
@@ -231,56 +224,6 @@ class TurnEngine:
             return Ending(running.stream.text, "TRANSIENT", ModelUnavailable(), outcome="unreachable")
         finally:
             running.is_waiting_or_generating = False
-
-    async def _wait_for_place(self, running: RunningTurn) -> History:
-        """Waits until this turn is the next of its conversation; returns what was said before it.
-
-        Turns run one after another in the order of their numbers. The database knows that order best: on PostgreSQL
-        two commits may be told here the other way round.
-        """
-        turn = running.turn
-        while True:
-            if (before := self._find_before(running)) is not None:
-                await before.finished.wait()
-                continue
-            history, is_next = await self._database.read(self._look_back, turn, running.stream.user_message)
-            if is_next and self._find_before(running) is None:
-                running.has_begun = True
-                return history
-            await asyncio.sleep(PLACE_SECONDS)
-
-    def _find_before(self, running: RunningTurn) -> RunningTurn | None:
-        """A turn of this conversation that is being answered, or is to be answered first."""
-        turn = running.turn
-        for other in self._running.values():
-            if other is running or other.turn.conversation_id != turn.conversation_id:
-                continue
-            if other.has_begun or other.turn.seq < turn.seq:
-                return other
-        return None
-
-    def _look_back(self, uow: UnitOfWork, turn: StoredTurn, user_message: Message) -> tuple[History, bool]:
-        """What was said before, and whether no earlier turn is open."""
-        first = uow.turns.list_of_conversation(turn.conversation_id)[:1]
-        history = uow.messages.list_for_prompt(
-            turn.conversation_id, before_seq=user_message["sequence"], limit=self._settings.history_messages
-        )
-        return history, not first or first[0].seq >= turn.seq
-
-    async def _prepare(self, running: RunningTurn, history: History) -> ModelRequest:
-        influencer = await self._influencers.find(running.influencer_id)
-        if influencer is None:
-            raise InfluencerNotFound
-        return compose(
-            influencer,
-            history,
-            running.stream.user_message["content"],
-            deadline=time.monotonic() + self._settings.turn_max_seconds,
-            temperature=self._settings.model_temperature,
-            max_output_tokens=self._settings.model_max_output_tokens,
-            correlation_id=correlation_id.get(),
-            attempt=running.turn.attempt,
-        )
 
     async def _store_end(self, running: RunningTurn, outcome: Ending) -> None:
         """Stores the end; tries again for a while when the database takes nothing."""
@@ -306,30 +249,24 @@ class TurnEngine:
     ) -> None:
         """Stores the end. What follows from it happens with the commit, so that a request that runs the same turn
         again, perhaps in the same group of units, finds it ended."""
-        ended = ending.end(uow, turn, outcome, calls, self._influencers.absolute)
+        work = self._works[turn.kind]
+        ended = work.end(uow, turn, outcome, calls)
         if ended is not None:
             uow.after_commit(lambda: self._tell(turn, ended))
             uow.after_commit(self._wake_jobs)
         if running is not None:
             user_message = running.stream.user_message
             result = (
-                self._ended_elsewhere(uow, turn, user_message)
+                work.find_result(uow, turn, user_message)
                 if ended is None
-                else result_of(user_message, ended.reply, outcome)
+                else result_of(user_message, ended.message, outcome)
             )
             uow.after_commit(lambda: self._leave(running, result))
 
-    @staticmethod
-    def _ended_elsewhere(uow: UnitOfWork, turn: StoredTurn, user_message: Message) -> TurnResult:
-        """What there is to tell when this attempt was ended by somebody else, or by a commit whose answer was lost."""
-        reply = uow.messages.find(turn.conversation_id, turn.id)
-        if reply is None:
-            return deleted(user_message)
-        return handed_back(user_message) if reply.message["status"] in RUNNING else stored_result(user_message, reply)
-
-    def _tell(self, turn: StoredTurn, ended: ending.Ended) -> None:
-        self._publish_typing(turn, ended.reply.message["sender_id"], is_typing=False)
-        self._hub.publish(turn.user_id, ended.event, ended.data, seq=ended.seq)
+    def _tell(self, turn: StoredTurn, ended: Ended) -> None:
+        self._publish_typing(turn, ended.influencer_id, is_typing=False)
+        if ended.event:
+            self._hub.publish(turn.user_id, ended.event, ended.data, seq=ended.seq)
 
     def _publish_typing(self, turn: StoredTurn, influencer_id: str | None, *, is_typing: bool) -> None:
         self._hub.publish(
@@ -406,14 +343,11 @@ class TurnEngine:
         return len(orphans)
 
     def _take_over(self, uow: UnitOfWork, turn: StoredTurn) -> None:
-        taken = ending.take_over(uow, turn, self.owner, now() + self.lease)
+        taken = self._works[turn.kind].take_over(uow, turn, self.owner, now() + self.lease)
         if taken is None:
             return
-        mine, user_message = taken
-        conversation = uow.conversations.find(turn.conversation_id)
-        influencer_id = (conversation.influencer_id if conversation is not None else None) or ""
-        logger.info("turn.taken_over", turn_id=turn.id, attempt=mine.attempt)
-        uow.after_commit(lambda: self._launch(mine, user_message, influencer_id, new_id()))
+        logger.info("turn.taken_over", turn_id=turn.id, attempt=taken.turn.attempt)
+        uow.after_commit(lambda: self._launch(taken.turn, taken.user_message, taken.influencer_id, new_id()))
         uow.after_commit(self._wake_jobs)
 
 

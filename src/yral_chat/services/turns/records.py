@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from yral_chat.core.clock import SECOND
+from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError
 from yral_chat.core.objects import ErrorCode, Message, MessageType
 from yral_chat.db.repositories.messages import StoredMessage
@@ -13,15 +15,24 @@ from yral_chat.realtime.hub import ReplyStream
 
 
 class NewMessage(msgspec.Struct, frozen=True):
-    """What somebody sends; `content` is trimmed."""
+    """What somebody sends; `content` is trimmed, `images` and `audio` are reduced references (services/media).
+
+    `audio_seconds` is what the client says; it counts only for a recording that is not stored here.
+    """
 
     content: str
     message_type: MessageType = "text"
     client_message_id: str | None = None
+    images: tuple[str, ...] = ()
+    audio: str | None = None
+    audio_seconds: int | None = None
 
     def body_hash(self) -> str:
         """Equal for equal bodies in the sense of contract section 8.3."""
-        return hashlib.sha256(msgspec.json.encode((self.message_type, self.content))).hexdigest()
+        body: tuple[object, ...] = (self.message_type, self.content)
+        if self.images or self.audio is not None:  # messages of text alone keep the hash that they always had
+            body = (*body, self.images, self.audio)
+        return hashlib.sha256(msgspec.json.encode(body)).hexdigest()
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -32,6 +43,16 @@ class Limits(msgspec.Struct, frozen=True):
     duplicate_window: int
     duplicate_grace: int
     lease: int
+
+    @classmethod
+    def of(cls, settings: Settings, *, lease: int) -> "Limits":
+        return cls(
+            per_conversation=settings.max_turns_per_conversation,
+            per_user=settings.max_turns_per_user,
+            duplicate_window=round(settings.duplicate_window_seconds * SECOND),
+            duplicate_grace=round(settings.duplicate_grace_seconds * SECOND),
+            lease=lease,
+        )
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -51,7 +72,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How an attempt ended, before it is stored. `error_code` None: the reply is complete."""
+    """How an attempt ended, before it is stored. `error_code` None: the reply, or the picture, is complete."""
 
     content: str
     error_code: ErrorCode | None = None
@@ -60,6 +81,7 @@ class Ending(msgspec.Struct, frozen=True):
     provider: str = ""
     model: str | None = None
     tokens: int | None = None
+    image: str | None = None  # storage key of a made picture
 
 
 class Attached(msgspec.Struct, frozen=True):

@@ -70,14 +70,13 @@ class TurnResult(msgspec.Struct, frozen=True):
         )
 
 
-def result_of(user_message: Message, reply: StoredMessage, outcome: Ending) -> TurnResult:
-    """The result of an attempt that ended with `outcome` and left `reply`."""
-    message = reply.message
+def result_of(user_message: Message | None, message: Message | None, outcome: Ending) -> TurnResult:
+    """The result of an attempt that ended with `outcome` and left `message`."""
     if outcome.error_code is None:
         return TurnResult(user_message, message, outcome.provider or "unknown", outcome.model)
     failure = FAILURES[outcome.error_code]
     error = outcome.error or ModelUnavailable()
-    details = {"user_message": user_message, "assistant_message": message}
+    details = {"user_message": user_message, "assistant_message": message} if message is not None else {}
     return TurnResult(
         user_message,
         message,
@@ -99,16 +98,21 @@ def replay_of(user_message: Message, reply: StoredMessage) -> ReplyStream:
     return stream
 
 
-def stored_result(user_message: Message, reply: StoredMessage) -> TurnResult:
+def stored_result(user_message: Message | None, reply: StoredMessage) -> TurnResult:
     """The result that a reply which has ended speaks of."""
     error = reply.message["error"]
     if error is None:
         return TurnResult(user_message, reply.message, reply.provider or "unknown", reply.model)
     outcome = Ending(reply.message["content"], error["code"], _REFUSALS[error["code"]]())
-    return result_of(user_message, reply, outcome)
+    return result_of(user_message, reply.message, outcome)
 
 
-def handed_back(user_message: Message) -> TurnResult:
+def failed_picture(code: ErrorCode) -> TurnResult:
+    """The result of a picture that could not be made."""
+    return result_of(None, None, Ending("", code, _REFUSALS[code]()))
+
+
+def handed_back(user_message: Message | None) -> TurnResult:
     """The turn goes on in another process, or after the next start of this one."""
     return TurnResult(
         user_message,
@@ -119,7 +123,7 @@ def handed_back(user_message: Message) -> TurnResult:
     )
 
 
-def deleted(user_message: Message) -> TurnResult:
+def deleted(user_message: Message | None) -> TurnResult:
     """The conversation went away under the turn."""
     return TurnResult(
         user_message,

@@ -2,7 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Any, Protocol
 
+import msgspec
 from loguru import logger
 
 from yral_chat.clients.language_model import (
@@ -15,14 +18,16 @@ from yral_chat.clients.language_model import (
     closing_stream,
 )
 from yral_chat.core.errors import AppError, ContentBlocked, ModelQuotaExhausted, ModelUnavailable, NoModelProvider
-from yral_chat.core.objects import ErrorCode
+from yral_chat.core.objects import ErrorCode, Message
+from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub, ReplyStream
 from yral_chat.services.turns.records import Ending, StopReason
+from yral_chat.services.turns.results import TurnResult
 
 
 class RunningTurn:
-    """A turn that this process is in charge of."""
+    """A turn that this process is in charge of. `stream.user_message` is what a reply answers; a picture has none."""
 
     def __init__(self, turn: StoredTurn, influencer_id: str, stream: ReplyStream, correlation_id: str) -> None:
         self.turn = turn
@@ -46,6 +51,61 @@ class RunningTurn:
         # A task that has not begun would never begin: it looks at `stop_reason` itself.
         if self.task is not None and self.is_waiting_or_generating:
             self.task.cancel()
+
+
+class RunningTurns(dict[str, RunningTurn]):
+    """What runs in this process, by the id of the turn."""
+
+    def find_before(self, running: RunningTurn) -> RunningTurn | None:
+        """A reply of this conversation that is being written, or is to be written first."""
+        turn = running.turn
+        for other in self.values():
+            if other is running or other.turn.conversation_id != turn.conversation_id or other.turn.kind != "reply":
+                continue
+            if other.has_begun or other.turn.seq < turn.seq:
+                return other
+        return None
+
+
+class TakenOver(msgspec.Struct, frozen=True):
+    """An orphaned turn that has a new owner, with its next attempt."""
+
+    turn: StoredTurn
+    user_message: Message | None
+    influencer_id: str
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The stored end of a turn, for those who listen: the message, and the durable event that tells of it.
+
+    A picture that could not be made leaves neither.
+    """
+
+    message: Message | None
+    influencer_id: str
+    event: str = ""
+    data: dict[str, Any] = {}
+    seq: int | None = None
+
+
+class TurnWork(Protocol):
+    """What one kind of turn does; TurnEngine does what all have in common."""
+
+    async def do(self, running: RunningTurn, begin: Callable[[], None]) -> Ending:
+        """The work between two transactions; calls `begin` when it is this turn's time. May raise ModelFailure."""
+        ...
+
+    def end(self, uow: UnitOfWork, turn: StoredTurn, outcome: Ending, calls: list[ModelCall]) -> Ended | None:
+        """Stores how the attempt ended. None when it is not in charge any more: then nothing is written."""
+        ...
+
+    def find_result(self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None) -> TurnResult:
+        """What is stored of a turn that was ended by somebody else."""
+        ...
+
+    def take_over(self, uow: UnitOfWork, turn: StoredTurn, owner: str, lease_until: int) -> TakenOver | None:
+        """Makes `owner` run the next attempt; None when somebody else was faster."""
+        ...
 
 
 class Pieces:

@@ -5,7 +5,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from yral_chat.core.clock import SECOND
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import (
     AppError,
@@ -38,13 +37,7 @@ class TurnService:
         self._database = database
         self._hub = hub
         self._engine = engine
-        self._limits = Limits(
-            per_conversation=settings.max_turns_per_conversation,
-            per_user=settings.max_turns_per_user,
-            duplicate_window=round(settings.duplicate_window_seconds * SECOND),
-            duplicate_grace=round(settings.duplicate_grace_seconds * SECOND),
-            lease=engine.lease,
-        )
+        self._limits = Limits.of(settings, lease=engine.lease)
 
     @property
     def is_draining(self) -> bool:
@@ -57,7 +50,7 @@ class TurnService:
 
         def accept(uow: UnitOfWork) -> Accepted:
             accepted = accepting.accept(uow, user_id, conversation_id, message, self._limits, engine.owner, handed_over)
-            engine.launch_after(uow, accepted, correlation)
+            self._launch_after(uow, accepted, correlation)
             return accepted
 
         return await self._attach(await self._database.write(accept), is_reader=False)
@@ -70,10 +63,14 @@ class TurnService:
             accepted = accepting.accept_regeneration(
                 uow, user_id, conversation_id, message_id, self._limits, engine.owner
             )
-            engine.launch_after(uow, accepted, correlation)
+            self._launch_after(uow, accepted, correlation)
             return accepted
 
         return await self._attach(await self._database.write(accept), is_reader=False)
+
+    def _launch_after(self, uow: UnitOfWork, accepted: Accepted, correlation: str) -> None:
+        if (turn := accepted.turn) is not None:
+            self._engine.launch_after(uow, turn, accepted.user_message, accepted.influencer_id, correlation)
 
     async def resume(self, reader_id: str, conversation_id: str, message_id: str) -> Attached:
         """Attaches a reader (user or the bot's owner) to a reply, running or ended."""

@@ -1,0 +1,30 @@
+"""Pictures that personas make (contract section 8.7)."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from yral_chat.api.deps import Caller, IdempotencyKey, PathId, Services, checked_key, json_response
+from yral_chat.api.errors import errors
+from yral_chat.api.v1.schemas import MakePicture
+from yral_chat.core.objects import Message
+
+router = APIRouter(
+    prefix="/api/v1/chat/conversations/{conversation_id}/images",
+    tags=["messages"],
+    responses=errors(401, 403, 404, 409, 413, 422, 429, 500, 503, 504),
+)
+
+
+@router.post("", status_code=201, response_model=Message)
+async def make_picture(
+    conversation_id: PathId,
+    caller: Caller,
+    services: Services,
+    body: MakePicture | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Makes a picture and adds it to the conversation as a message of the persona."""
+    prompt = (body.prompt if body is not None else None) or ""
+    key = checked_key(idempotency_key)
+    message, is_replay = await services.pictures.make(caller.user_id, conversation_id, prompt, key)
+    return json_response(message, 201, {"Idempotency-Replayed": "true"} if is_replay else None)

@@ -1,0 +1,117 @@
+"""Fetches files from hosts that the operator allows, and from nowhere else."""
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from yral_chat.core.errors import MediaNotFound, PayloadTooLarge, StorageUnavailable
+
+TIMEOUT_SECONDS = 8.0
+MAX_REDIRECTS = 3
+
+IsAllowed = Callable[[str], bool]
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the internet at large, and not to this machine or its network.
+
+    An IPv4 address that is wrapped in an IPv6 one (mapped, 6to4, Teredo, NAT64) is judged as what it wraps.
+    """
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        wrapped = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
+        if found in ipaddress.ip_network("64:ff9b::/96"):
+            wrapped.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
+        if inner := [address for address in wrapped if address is not None]:
+            return all(address.is_global for address in inner)
+    return found.is_global and not found.is_multicast
+
+
+class _GuardedResolver(AbstractResolver):
+    """Resolves names to allowed addresses only. The connection goes to what was checked: nobody looks it up again."""
+
+    def __init__(self, is_allowed: IsAllowed) -> None:
+        self._resolver = ThreadedResolver()
+        self._is_allowed = is_allowed
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)  # type: ignore[arg-type]
+        if not all(self._is_allowed(result["host"]) for result in found):
+            raise OSError("the name leads to a private address")
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class PublicFiles:
+    """GET without credentials, bounded in size and time; redirects stay on their host."""
+
+    def __init__(self, is_allowed: IsAllowed = is_public) -> None:
+        self._is_allowed = is_allowed
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(self, url: str, *, max_bytes: int) -> bytes:
+        """The file at `url`. Raises MediaNotFound, PayloadTooLarge, StorageUnavailable."""
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                for _ in range(1 + MAX_REDIRECTS):
+                    content, target = await self._ask(url, max_bytes)
+                    if target is None:
+                        return content
+                    url = target
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            raise StorageUnavailable("The file cannot be fetched") from error
+        raise StorageUnavailable("The file cannot be fetched")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(self, url: str, max_bytes: int) -> tuple[bytes, str | None]:
+        """(content, None) or (b"", where the host sends us)."""
+        self._check_literal(url)
+        async with self._open().get(url, allow_redirects=False) as response:
+            if response.status in (301, 302, 303, 307, 308):
+                return b"", _on_same_host(url, response.headers.get("Location", ""))
+            if response.status in (404, 410):
+                raise MediaNotFound
+            response.raise_for_status()
+            content = bytearray()
+            async for packet in response.content.iter_any():
+                content += packet
+                if len(content) > max_bytes:
+                    raise PayloadTooLarge(details={"limit": max_bytes, "unit": "bytes"})
+            return bytes(content), None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(resolver=_GuardedResolver(self._is_allowed), limit=16, use_dns_cache=False)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    def _check_literal(self, url: str) -> None:
+        """An address in numbers is connected to without a resolver. Raises OSError when it is a private one."""
+        host = urlsplit(url).hostname or ""
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return
+        if not self._is_allowed(host):
+            raise OSError("a private address")
+
+
+def _on_same_host(url: str, location: str) -> str:
+    """The target of a redirect. Raises OSError when it leads to another host, or to another service of it."""
+    target = urljoin(url, location)
+    here, there = urlsplit(url), urlsplit(target)
+    if there.scheme not in ("http", "https") or there.hostname != here.hostname or there.username is not None:
+        raise OSError("a redirect to another host")
+    if there.port not in (here.port, None, 80, 443):
+        raise OSError("a redirect to another host")
+    return target

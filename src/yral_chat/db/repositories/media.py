@@ -1,0 +1,92 @@
+"""Files that people have uploaded or personas have made, and the messages that use them."""
+
+from typing import Literal
+
+import msgspec
+from sqlalchemy import bindparam, delete, exists, insert, select, update
+
+from yral_chat.db.execution import Executor, Statement
+from yral_chat.db.tables import media_objects, media_uses
+
+MediaKind = Literal["image", "audio"]
+
+
+class MediaObject(msgspec.Struct, frozen=True):
+    """One stored file. `size` in bytes, `created_at` in microseconds; `duration_seconds` of recordings only."""
+
+    key: str
+    owner_id: str
+    kind: MediaKind
+    mime_type: str
+    size: int
+    duration_seconds: int | None
+    created_at: int
+
+
+_COLUMNS = tuple(media_objects.c[name] for name in MediaObject.__struct_fields__)
+_BY_KEY = media_objects.c.key == bindparam("file")
+_ADD = Statement(insert(media_objects))
+_SET_STORED = Statement(update(media_objects).where(_BY_KEY).values(is_stored=True))
+# Whoever begins to use a file holds its row until the end of the unit, so that it is not cleaned away meanwhile.
+_FIND = Statement(
+    select(*_COLUMNS).where(_BY_KEY, media_objects.c.is_stored.is_(True)).with_for_update(read=True, key_share=True)
+)
+_ADD_USE = Statement(insert(media_uses), columns=("key", "message_id", "conversation_id"))
+_SET_USED = Statement(update(media_objects).where(_BY_KEY).values(is_used=True))
+_KEYS_OF_CONVERSATION = Statement(
+    select(media_uses.c.key).where(media_uses.c.conversation_id == bindparam("conversation")).distinct()
+)
+_IS_IN_USE = exists().where(media_uses.c.key == media_objects.c.key)
+_LOCK = Statement(select(media_objects.c.key).where(_BY_KEY).with_for_update())
+_DELETE_UNUSED = Statement(delete(media_objects).where(_BY_KEY, ~_IS_IN_USE))
+_OLD_UNUSED = Statement(
+    select(media_objects.c.key)
+    .where(~media_objects.c.is_used, media_objects.c.created_at < bindparam("before"))
+    .order_by(media_objects.c.created_at)
+    .limit(bindparam("most"))
+)
+
+
+class MediaRepository:
+    """Rows of `media_objects` and `media_uses`."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def add(self, media: MediaObject) -> None:
+        """Announces a file that is about to be stored."""
+        row = {name: getattr(media, name) for name in media.__struct_fields__}
+        self._executor.run(_ADD, row | {"is_stored": False, "is_used": False})
+
+    def set_stored(self, key: str) -> None:
+        self._executor.run(_SET_STORED, {"file": key})
+
+    def find(self, key: str) -> MediaObject | None:
+        """The stored file, which stays at least until this unit ends."""
+        row = self._executor.one(_FIND, {"file": key})
+        return None if row is None else MediaObject(*row)
+
+    def use(self, keys: list[str], message_id: str, conversation_id: str) -> None:
+        """`message_id` shows these files."""
+        distinct = list(dict.fromkeys(keys))
+        rows = [{"key": key, "message_id": message_id, "conversation_id": conversation_id} for key in distinct]
+        if rows:
+            self._executor.run_many(_ADD_USE, rows)
+            self._executor.run_many(_SET_USED, [{"file": key} for key in distinct])
+
+    def list_keys_of_conversation(self, conversation_id: str) -> list[str]:
+        return [key for (key,) in self._executor.all(_KEYS_OF_CONVERSATION, {"conversation": conversation_id})]
+
+    def delete_unused(self, keys: list[str]) -> list[str]:
+        """Forgets those of `keys` that no message uses; returns them. Their files are the caller's to remove."""
+        gone = []
+        for key in keys:
+            if self._executor.dialect == "postgresql":
+                self._executor.one(_LOCK, {"file": key})  # a message that is just beginning to use it comes first
+            if self._executor.run(_DELETE_UNUSED, {"file": key}):
+                gone.append(key)
+        return gone
+
+    def list_old_unused(self, before: int, most: int) -> list[str]:
+        """Keys of files that no message ever used, uploaded before `before` (microseconds), oldest first."""
+        return [key for (key,) in self._executor.all(_OLD_UNUSED, {"before": before, "most": most})]
