@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from yral_chat.clients.language_model import ModelMessage, ModelRequest, Persona, Picture
+from yral_chat.clients.language_model import (
+    PICTURE_IN_WORDS,
+    RECORDING_IN_WORDS,
+    ModelMessage,
+    ModelRequest,
+    Persona,
+    Picture,
+)
 from yral_chat.core.objects import VOICE_MESSAGE
 from yral_chat.db.repositories.influencers import StoredInfluencer
 from yral_chat.db.repositories.messages import Said
@@ -16,9 +23,7 @@ from yral_chat.db.repositories.messages import Said
 # Most images that one request shows. Each small copy is one tile, 258 tokens for Gemini
 # (https://ai.google.dev/gemini-api/docs/tokens): together they cost about as much as the text of the history.
 MAX_IMAGES = 16
-# What stands for what the model cannot be given.
-UNSEEN_IMAGE = "[image]"
-UNHEARD = "[Voice message, not transcribed]"
+# What stands for a picture that the persona has sent: vendors take none in a model's own messages.
 OWN_PICTURE = "[You sent a picture here]"
 
 # Composed at run time: only the owner's words are stored. A change here reaches every persona with the next turn.
@@ -87,10 +92,7 @@ def compose(
 
 
 def images_to_show(said: Sequence[Said], window: int) -> list[str]:
-    """References of the images of the newest `window` messages with any, newest first, at most MAX_IMAGES.
-
-    Only what people have sent: vendors take no images in a model's own messages.
-    """
+    """References of the images in the user's newest `window` messages with any, newest first, at most MAX_IMAGES."""
     with_images = [message for message in reversed(said) if message.images and message.role == "user"][:window]
     return [reference for message in with_images for reference in message.images][:MAX_IMAGES]
 
@@ -99,9 +101,9 @@ def _to_model(said: Said, pictures: Mapping[str, Picture]) -> ModelMessage:
     if said.role == "assistant":
         return ModelMessage("assistant", said.content or (OWN_PICTURE if said.images else ""))
     shown = tuple(pictures[reference] for reference in said.images if reference in pictures)
-    lines = [UNSEEN_IMAGE] * (len(said.images) - len(shown))
+    lines = [PICTURE_IN_WORDS] * (len(said.images) - len(shown))
     if said.is_unheard:
-        lines += [UNHEARD] if said.content == VOICE_MESSAGE else [said.content, UNHEARD]
+        lines += [RECORDING_IN_WORDS] if said.content == VOICE_MESSAGE else [said.content, RECORDING_IN_WORDS]
     elif said.content:
         lines.append(said.content)
     return ModelMessage("user", "\n".join(lines), shown)

@@ -11,7 +11,7 @@ from tests.services.media import pictures
 from tests.services.media.pictures import MAX_PIXELS, PROFILE_SECRET, SAMPLES, SECRET, Cleaner, encoded, opened, sample
 from yral_chat.core.errors import PayloadTooLarge, UnsupportedMedia
 from yral_chat.services.media.images import ALLOWED_IMAGES, clean_image
-from yral_chat.services.media.pixel_budget import MAX_FRAMES
+from yral_chat.services.media.images.pixel_budget import MAX_FRAMES
 
 MIME_TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 # Of the places in a file that are tried: some at each run, all in the long one.

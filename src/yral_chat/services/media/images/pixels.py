@@ -13,9 +13,9 @@ from pathlib import Path
 
 from PIL import Image, JpegImagePlugin
 
-from yral_chat.services.media.containers import Container
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.webp_pixels import decode_still_webp
+from yral_chat.services.media.images.containers import Container
+from yral_chat.services.media.images.webp_pixels import decode_still_webp
 
 # Pixels are counted from the headers before anything is opened here, so Pillow need not warn at a number of its own.
 Image.MAX_IMAGE_PIXELS = None

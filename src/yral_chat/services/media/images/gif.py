@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from yral_chat.services.media.containers import Container
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.pixel_budget import PixelBudget
+from yral_chat.services.media.images.containers import Container
+from yral_chat.services.media.images.pixel_budget import PixelBudget
 
 MAGICS = (b"GIF87a", b"GIF89a")
 EXTENSION, IMAGE, TRAILER = 0x21, 0x2C, 0x3B

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from yral_chat.services.media import opus
+from yral_chat.services.media.audio import opus
+from yral_chat.services.media.audio.pieces import Recording
+from yral_chat.services.media.audio.vorbis import VorbisBlocks
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.recordings import Recording
-from yral_chat.services.media.vorbis import VorbisBlocks
 
 MAGIC = b"OggS"
 HEADER_BYTES = 27

@@ -2,8 +2,8 @@
 
 import struct
 
+from yral_chat.services.media.audio.pieces import Recording
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.recordings import Recording
 
 PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
 WIDTHS = {PCM: (8, 16, 24, 32), FLOAT: (32, 64), A_LAW: (8,), MU_LAW: (8,)}

@@ -8,7 +8,7 @@ What a file says about its own duration is never believed, for the limit on it i
 - Ogg: durations of all packets of Opus or Vorbis; positions can shorten the end by less than a second.
 - WebM: durations of all Opus packets, or the times of the blocks where those say more.
 
-tinytag reads each of these durations from headers, and knows neither WebM nor fragments, so it is not used.
+tinytag reads each of these durations from headers, and knows neither WebM nor fragments (docs/decisions/0010).
 """
 
 import struct
@@ -18,14 +18,14 @@ from pathlib import Path
 import msgspec
 
 from yral_chat.core.errors import UnsupportedMedia
-from yral_chat.services.media import ogg, webm
+from yral_chat.services.media.audio import ogg, webm
+from yral_chat.services.media.audio.mp3 import measure_mp3
+from yral_chat.services.media.audio.mp4 import measure_mp4
+from yral_chat.services.media.audio.ogg import measure_ogg
+from yral_chat.services.media.audio.pieces import Recording
+from yral_chat.services.media.audio.wav import measure_wav
+from yral_chat.services.media.audio.webm import measure_webm
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.mp3 import measure_mp3
-from yral_chat.services.media.mp4 import measure_mp4
-from yral_chat.services.media.ogg import measure_ogg
-from yral_chat.services.media.recordings import Recording
-from yral_chat.services.media.wav import measure_wav
-from yral_chat.services.media.webm import measure_webm
 
 ALLOWED_AUDIO: tuple[str, ...] = ("audio/mpeg", "audio/mp4", "audio/wav", "audio/ogg", "audio/webm")
 BUFFER_BYTES = 128 * 1024

@@ -7,8 +7,8 @@ names, and so the frames give the duration.
 import struct
 from collections.abc import Iterator
 
+from yral_chat.services.media.audio.pieces import Recording
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.recordings import Recording
 
 MAX_BOXES = 20_000
 MAX_TABLE_BYTES = 64 * 1024

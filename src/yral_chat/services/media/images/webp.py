@@ -3,11 +3,11 @@
 import struct
 from collections.abc import Iterator
 
-from yral_chat.services.media.colour_profiles import slim_profile
-from yral_chat.services.media.containers import Container
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.exif import UPRIGHT, read_orientation
-from yral_chat.services.media.pixel_budget import PixelBudget
+from yral_chat.services.media.images.colour_profiles import slim_profile
+from yral_chat.services.media.images.containers import Container
+from yral_chat.services.media.images.exif import UPRIGHT, read_orientation
+from yral_chat.services.media.images.pixel_budget import PixelBudget
 
 PROFILE_FLAG, ALPHA_FLAG, ANIMATION_FLAG = 0x20, 0x10, 0x02
 BITSTREAMS = {b"VP8 ", b"VP8L"}

@@ -3,11 +3,11 @@
 import zlib
 from collections.abc import Iterable, Iterator
 
-from yral_chat.services.media.colour_profiles import MAX_BYTES, slim_profile
-from yral_chat.services.media.containers import Container
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.exif import UPRIGHT, read_orientation
-from yral_chat.services.media.pixel_budget import PixelBudget
+from yral_chat.services.media.images.colour_profiles import MAX_BYTES, slim_profile
+from yral_chat.services.media.images.containers import Container
+from yral_chat.services.media.images.exif import UPRIGHT, read_orientation
+from yral_chat.services.media.images.pixel_budget import PixelBudget
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_DIMENSION = 2**31 - 1

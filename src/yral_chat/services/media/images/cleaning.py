@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from yral_chat.core.errors import UnsupportedMedia
-from yral_chat.services.media import gif, jpeg, png, webp
-from yral_chat.services.media.containers import Container
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.exif import UPRIGHT
-from yral_chat.services.media.pixel_budget import PixelBudget
-from yral_chat.services.media.pixels import check_and_copy, turn_upright
+from yral_chat.services.media.images import gif, jpeg, png, webp
+from yral_chat.services.media.images.containers import Container
+from yral_chat.services.media.images.exif import UPRIGHT
+from yral_chat.services.media.images.pixel_budget import PixelBudget
+from yral_chat.services.media.images.pixels import check_and_copy, turn_upright
 
 # Pillow's name of a format: mime type and extension.
 TYPES = {

@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import msgspec
 
+from yral_chat.services.media.audio.pieces import Recording
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.recordings import Recording
 
 VERSION_2_5, VERSION_2, VERSION_1 = 0, 2, 3
 RATES = {VERSION_1: (44100, 48000, 32000), VERSION_2: (22050, 24000, 16000), VERSION_2_5: (11025, 12000, 8000)}

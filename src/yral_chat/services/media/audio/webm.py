@@ -6,9 +6,9 @@ size. So masters are entered without asking where they end, and everything else 
 
 from collections.abc import Iterator
 
-from yral_chat.services.media import opus
+from yral_chat.services.media.audio import opus
+from yral_chat.services.media.audio.pieces import Recording
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.recordings import Recording
 
 MAGIC = b"\x1a\x45\xdf\xa3"
 EBML, DOC_TYPE = 0x1A45DFA3, 0x4282

@@ -7,11 +7,11 @@ itself cannot be told from picture without decoding, and stays.
 import re
 from collections.abc import Iterable, Iterator
 
-from yral_chat.services.media.colour_profiles import slim_profile
-from yral_chat.services.media.containers import Container
 from yral_chat.services.media.damage import Damaged
-from yral_chat.services.media.exif import UPRIGHT, read_orientation
-from yral_chat.services.media.pixel_budget import PixelBudget
+from yral_chat.services.media.images.colour_profiles import slim_profile
+from yral_chat.services.media.images.containers import Container
+from yral_chat.services.media.images.exif import UPRIGHT, read_orientation
+from yral_chat.services.media.images.pixel_budget import PixelBudget
 
 MAGIC = b"\xff\xd8\xff"
 START, END, SCAN = 0xD8, 0xD9, 0xDA
