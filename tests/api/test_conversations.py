@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from tests.api.conftest import MakeUser
 from tests.api.expecting import GREETING, asked, open_fresh, refused
 from tests.client import Api, Json, messages
 from tests.rows import add_influencer, fetch, set_status
@@ -331,6 +332,20 @@ async def test_lists_take_the_limits_of_their_ranges(api: Api, service: Service)
 async def test_a_list_is_ones_own(api: Api, other: Api, service: Service) -> None:
     await open_fresh(api, service)
     assert (await listed(other, V1))["total"] == (await listed(other, V2))["total"] == 0
+
+
+async def test_a_token_that_names_a_bot_is_a_persons(api: Api, service: Service, user_of: MakeUser) -> None:
+    bot = add_influencer(service, initial_greeting=GREETING)
+    await api.open(bot)
+    namesake = user_of(service, bot)
+    refused(await namesake.post(V1, {"influencer_id": bot}), 403, "forbidden")
+    own = await open_fresh(namesake, service)
+    for path, query in ((V1, {}), (V2, {}), (V2, {"principal": bot}), (V2, {"type": "all"})):
+        page = await listed(namesake, path, **query)
+        assert (ids(page), page["total"]) == ([own["id"]], 1), "not what others say to the bot"
+    for path in (V1, V2):
+        page = await listed(namesake, path, influencer_id=bot)
+        assert (ids(page), page["total"]) == ([], 0)
 
 
 @pytest.mark.parametrize(

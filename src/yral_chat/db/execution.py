@@ -48,7 +48,7 @@ class Statement:
                 dialect=_DIALECTS[dialect],
                 column_keys=self._columns,
             )
-            wanted = [name for bind, name in compiled.bind_names.items() if bind.required]
+            wanted = {name for bind, name in compiled.bind_names.items() if bind.required}
             constants = dict(compiled.construct_params(dict.fromkeys(wanted)))
             for name in wanted:
                 del constants[name]

@@ -8,6 +8,7 @@ from yral_chat.clients.profiles import ProfileClient
 from yral_chat.core.clock import MILLISECOND, now, to_text
 from yral_chat.core.errors import (
     ConversationNotFound,
+    Forbidden,
     InfluencerNotFound,
     Invalid,
     MessageNotFound,
@@ -192,6 +193,8 @@ def _add(uow: UnitOfWork, user_id: str, influencer_id: str) -> str:
     influencer = uow.influencers.find(influencer_id)
     if influencer is None or influencer.status == "discontinued":
         raise InfluencerNotFound
+    if user_id == influencer_id:
+        raise Forbidden("Nobody talks to themselves")  # the two sides of a conversation are told apart by their ids
     conversation_id, time = new_id(), now()
     if not uow.conversations.add_ai(conversation_id, user_id, influencer_id, time):
         # Somebody else's identical request was faster, and has committed.
@@ -311,6 +314,7 @@ def _list(
     total = _count(uow, principal, type_, influencer_id, is_own=is_own)
     found = uow.conversations.list_inbox(
         principal,
+        is_bot=not is_own,
         type_=_TYPES[type_],
         influencer_id=influencer_id if is_own else None,
         limit=limit,

@@ -26,7 +26,7 @@ router = APIRouter(
 )
 
 
-@router.post("", status_code=201, response_model=Conversation, responses=errors(404, 413))
+@router.post("", status_code=201, response_model=Conversation, responses=errors(403, 404, 413))
 async def open_conversation(body: OpenConversation, caller: Caller, services: Services) -> Response:
     """Opens the caller's conversation with an influencer, or makes it."""
     return json_response(await services.chat.open(caller.user_id, body.influencer_id), 201)

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import bindparam, case, delete, insert, select, update
+from sqlalchemy import bindparam, case, delete, insert, or_, select, update
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import (
@@ -100,8 +100,12 @@ _OF_READER = participants.c.principal_id == bindparam("reader")
 _ONE_SUMMARY = Statement(_SUMMARY.where(_OF_PRINCIPAL, participants.c.conversation_id == bindparam("conversation")))
 
 
-def _inbox(*, has_type: bool, has_influencer: bool) -> Statement:
-    query = _SUMMARY.where(_OF_PRINCIPAL)
+# A person may be called as a bot is: what others say to the bot is not theirs.
+_AS_PERSON = or_(conversations.c.influencer_id.is_(None), conversations.c.influencer_id != bindparam("principal"))
+
+
+def _inbox(*, is_bot: bool, has_type: bool, has_influencer: bool) -> Statement:
+    query = _SUMMARY.where(_OF_PRINCIPAL) if is_bot else _SUMMARY.where(_OF_PRINCIPAL, _AS_PERSON)
     if has_type:
         query = query.where(participants.c.type == bindparam("type"))
     if has_influencer:
@@ -110,9 +114,10 @@ def _inbox(*, has_type: bool, has_influencer: bool) -> Statement:
     return Statement(query.limit(bindparam("limit")).offset(bindparam("offset")))
 
 
-# By (filtered by type, filtered by influencer).
+# By (a bot's, filtered by type, filtered by influencer).
 _INBOX = {
-    (has_type, has_influencer): _inbox(has_type=has_type, has_influencer=has_influencer)
+    (is_bot, has_type, has_influencer): _inbox(is_bot=is_bot, has_type=has_type, has_influencer=has_influencer)
+    for is_bot in (False, True)
     for has_type in (False, True)
     for has_influencer in (False, True)
 }
@@ -311,6 +316,7 @@ class ConversationRepository:
         self,
         principal_id: str,
         *,
+        is_bot: bool,
         type_: InboxType | None,
         influencer_id: str | None,
         limit: int,
@@ -322,7 +328,7 @@ class ConversationRepository:
             parameters["type"] = type_
         if influencer_id is not None:
             parameters["influencer"] = influencer_id
-        statement = _INBOX[type_ is not None, influencer_id is not None]
+        statement = _INBOX[is_bot, type_ is not None, influencer_id is not None]
         return [_to_summary(row) for row in self._executor.all(statement, parameters)]
 
     def count(self, principal_id: str) -> tuple[int, int]:
