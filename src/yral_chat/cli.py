@@ -41,6 +41,12 @@ def load_settings(**changes: object) -> Settings:
         found = re.search(r'field "(\w+)"', str(error))
         typer.echo(f"{found[1].upper() if found else 'settings'}: not valid JSON (docs/configuration.md)", err=True)
         raise typer.Exit(2) from None
+    except UnicodeDecodeError:
+        typer.echo("The file .env cannot be read: it is not UTF-8. Save it as UTF-8 text.", err=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        typer.echo(f"The file .env cannot be read: {error.strerror}.", err=True)
+        raise typer.Exit(2) from None
 
 
 def stop(message: str) -> NoReturn:

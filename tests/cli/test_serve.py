@@ -60,6 +60,14 @@ def test_a_second_server_on_the_same_data_is_refused(server: Service, guest: Cli
     assert httpx2.get(f"{server.url}/health/live").status_code == 200
 
 
+def test_a_settings_file_that_is_no_text_is_said(cli: Cli) -> None:
+    (cli.folder / ".env").write_bytes("PORT=0\n".encode("utf-16"))  # what some editors on Windows save
+    done = cli.run("serve")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "The file .env cannot be read: it is not UTF-8. Save it as UTF-8 text.\n"
+    assert not cli.data.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
