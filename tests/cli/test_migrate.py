@@ -1,9 +1,11 @@
 """yral-chat migrate, on both databases."""
 
+import shutil
+
 import pytest
 from sqlalchemy import text
 
-from tests.cli.commands import Cli
+from tests.cli.commands import ROOT, Cli
 from tests.service import Service
 from yral_chat.db.migrations import HEAD, open_engine
 
@@ -61,3 +63,19 @@ def test_an_unreachable_server_is_said(cli: Cli) -> None:
     assert done.status == 1
     assert done.err.startswith("PostgreSQL at 127.0.0.1:1 cannot be reached")
     assert "hunter2" not in done.err
+
+
+@pytest.mark.parametrize("name", ["what?", "50%25 off", "a & b = #c"])
+def test_any_folder_may_hold_the_data(cli: Cli, name: str) -> None:
+    folder = cli.folder / name
+    done = cli.run("migrate", DATA_DIR=str(folder))
+    assert done.status == 0, done.err
+    assert [path.name for path in cli.folder.iterdir()] == [name]
+    assert sorted(path.name for path in folder.iterdir()) == ["yral_chat.db", "yral_chat.db.lock"]
+
+
+def test_any_folder_may_hold_the_program(cli: Cli) -> None:
+    place = cli.folder / "100%" / "yral_chat"
+    shutil.copytree(ROOT / "src/yral_chat", place, ignore=shutil.ignore_patterns("__pycache__", "static"))
+    done = cli.run("migrate", PYTHONPATH=str(place.parent))
+    assert (done.status, done.out) == (0, f"Tables brought to revision {HEAD}.\n"), done.err

@@ -3,7 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -232,7 +232,7 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        return f"sqlite:///{self.data_dir.resolve() / 'yral_chat.db'}"
+        return f"sqlite:///{quote(str(self.data_dir.resolve() / 'yral_chat.db'))}"
 
     @property
     def resolved_cors_origins(self) -> tuple[str, ...]:
