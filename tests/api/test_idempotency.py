@@ -374,6 +374,23 @@ async def test_a_reply_that_nobody_received_is_handed_over_later(
     assert not is_replay(await api.send(conversation["id"], "Hi"))
 
 
+async def test_what_the_bots_owner_reads_is_not_received_by_the_sender(
+    api: Api, other: Api, service: Service, model: FakeModel
+) -> None:
+    conversation = await open_fresh(api, service, owner_id=other.user_id)
+    model.tell(default={"pieces": ["One", " two"], "chunk_delay": 0.3})
+    body = {"message_type": "text", "content": "Hi"}
+    async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body) as (_, events):
+        start = await anext(events)
+    reply_id = start.data["assistant_message_id"]
+    assert (await other.resume(conversation["id"], reply_id))[-1].event == "done"
+    user_id = start.data["user_message"]["id"]
+    age(service, GRACE + 50, user_id, reply_id)
+    again = await api.send(conversation["id"], "Hi")
+    assert is_replay(again)
+    assert ids(again) == (user_id, reply_id)
+
+
 async def test_after_two_minutes_the_same_text_is_a_new_message_in_any_case(
     api: Api, service: Service, model: FakeModel
 ) -> None:

@@ -91,6 +91,7 @@ class Attached(msgspec.Struct, frozen=True):
     reply: StoredMessage | None
     stream: ReplyStream | None
     is_replay: bool
+    is_senders: bool = True  # False: the bot's owner reads along
 
 
 StopReason = Literal["cancelled", "deleted", "handed_back"]

@@ -5,6 +5,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import (
     AppError,
@@ -76,7 +78,8 @@ class TurnService:
         """Attaches a reader (user or the bot's owner) to a reply, running or ended."""
         user_message, reply = await self._database.read(_find_reply, reader_id, conversation_id, message_id)
         found = Accepted(user_message, reply, None, reply.message["sender_id"] or "")
-        return await self._attach(found, is_reader=True)
+        attached = await self._attach(found, is_reader=True)
+        return msgspec.structs.replace(attached, is_senders=reader_id == user_message["sender_id"])
 
     async def wait(self, attached: Attached, seconds: float) -> TurnResult:
         """Waits for the end of the turn. Raises the refusal that its end means for a sender."""
@@ -109,9 +112,9 @@ class TurnService:
         return (await self._database.read(_get_stored, conversation_id, message_id)).message
 
     def hand_over(self, attached: Attached) -> None:
-        """Notes that somebody has received the answer of this turn, if that is what was sent."""
+        """Notes that the sender has received the answer of this turn, if that is what was sent."""
         stream = attached.stream
-        if stream is not None and stream.is_ended and not stream.result.is_running:
+        if attached.is_senders and stream is not None and stream.is_ended and not stream.result.is_running:
             self._engine.hand_over(stream.reply_id)
 
     async def _attach(self, accepted: Accepted, *, is_reader: bool) -> Attached:
