@@ -363,9 +363,17 @@ async def test_turns_of_two_conversations_run_together(api: Api, service: Servic
 # --- limits
 
 
+async def count_refusals(api: Api) -> float:
+    """How many turns the service says to have refused for being too many at once."""
+    text = (await api.get("/metrics")).text
+    found = re.search(r'^rate_limit_exceeded_total\{limit_type="concurrent_turns"\} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
 async def test_a_sixth_running_turn_of_a_conversation_is_refused(api: Api, service: Service, model: FakeModel) -> None:
     conversation = await open_fresh(api, service)
     model.tell(default=SILENT)
+    before = await count_refusals(api)
     sends = [asyncio.create_task(api.send(conversation["id"], f"Message {number}")) for number in range(9)]
     finished, running = await asyncio.wait(sends, timeout=0)
     while len(finished) < 4:
@@ -376,6 +384,7 @@ async def test_a_sixth_running_turn_of_a_conversation_is_refused(api: Api, servi
         assert error["details"]["limit_type"] == "concurrent_turns"
         assert error["details"]["limit"] == 5
         assert sending.result().headers["retry-after"] == str(error["details"]["retry_after"])
+    assert await count_refusals(api) - before == 4
     rows = await api.history(conversation["id"], include="unfinished")
     assert len(rows) == 1 + 2 * 5, "a refused message is not stored"
     await stop_all(api, conversation["id"])

@@ -51,7 +51,7 @@ class PictureService:
                 self._engine.launch_after(uow, turn, None, influencer_id, correlation)
             return request.id, turn is None
 
-        request_id, is_replay = await self._database.write(accept)
+        request_id, is_replay = await self._engine.accept(accept)
         try:
             async with asyncio.timeout(self._settings.image_timeout_seconds):
                 result = await self._wait(request_id)

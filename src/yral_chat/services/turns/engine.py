@@ -19,13 +19,14 @@ from yral_chat.core.errors import (
     ModelUnavailable,
     ServiceUnavailable,
     StorageFull,
+    TooManyTurns,
     TurnCancelled,
 )
 from yral_chat.core.ids import new_id
 from yral_chat.core.logging import correlation_id
 from yral_chat.core.metrics import Metrics
 from yral_chat.core.objects import Message
-from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.database import Database, T, UnitOfWork
 from yral_chat.db.repositories.turns import StoredTurn, TurnKind
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.turns import ending
@@ -111,6 +112,14 @@ class TurnEngine:
         with suppress(AppError):
             await self._save_handed_over()
             await self._database.write(lambda uow: uow.turns.hand_back(self.owner))
+
+    async def accept(self, unit: Callable[[UnitOfWork], T]) -> T:
+        """Runs a unit that may begin a turn, and counts it when that is refused for being one too many."""
+        try:
+            return await self._database.write(unit)
+        except TooManyTurns as error:
+            self._metrics.limit_refused(error.details["limit_type"])
+            raise
 
     def launch_after(
         self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None, influencer_id: str, correlation: str

@@ -55,7 +55,7 @@ class TurnService:
             self._launch_after(uow, accepted, correlation)
             return accepted
 
-        return await self._attach(await self._database.write(accept), is_reader=False)
+        return await self._attach(await engine.accept(accept), is_reader=False)
 
     async def regenerate(self, user_id: str, conversation_id: str, message_id: str) -> Attached:
         """Begins a new attempt of the newest reply."""
@@ -68,7 +68,7 @@ class TurnService:
             self._launch_after(uow, accepted, correlation)
             return accepted
 
-        return await self._attach(await self._database.write(accept), is_reader=False)
+        return await self._attach(await engine.accept(accept), is_reader=False)
 
     def _launch_after(self, uow: UnitOfWork, accepted: Accepted, correlation: str) -> None:
         if (turn := accepted.turn) is not None:
