@@ -170,6 +170,20 @@ async def test_an_empty_answer_is_a_failure(api: Api, service: Service, model: F
     assert error["details"]["assistant_message"]["content"] == ""
 
 
+async def test_the_first_token_is_timed_from_the_start_of_the_turn(
+    api: Api, service: Service, model: FakeModel
+) -> None:
+    async def summed() -> float:
+        found = re.search(r"^turn_first_token_seconds_sum (\S+)$", (await api.get("/metrics")).text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    conversation = await open_fresh(api, service)
+    before = await summed()
+    model.tell(script=[{"status": 503, "first_byte_delay": 0.5}, {"echo": True}])
+    await api.said(conversation["id"], "Hi")
+    assert 0.5 <= await summed() - before < 5, "whoever waits does not care how many calls it took"
+
+
 async def test_a_failure_before_the_first_token_is_retried_inside_the_turn(
     api: Api, service: Service, model: FakeModel
 ) -> None:

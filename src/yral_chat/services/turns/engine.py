@@ -173,7 +173,6 @@ class TurnEngine:
     async def _run(self, running: RunningTurn) -> None:
         """One turn from its place in the line to its stored end."""
         correlation_id.set(running.correlation_id)
-        started = time.monotonic()
         try:
             outcome = await self._answer(running)
             running.is_ending = True
@@ -181,7 +180,7 @@ class TurnEngine:
                 await self._keep_usage(running)
             else:
                 await self._store_end(running, outcome)
-                seconds = time.monotonic() - started
+                seconds = time.monotonic() - running.started
                 self._metrics.turn_finished(
                     outcome.provider or "none", outcome.model or "none", outcome.outcome, seconds
                 )
@@ -285,9 +284,9 @@ class TurnEngine:
         )
 
     def _count_calls(self, running: RunningTurn) -> None:
+        if running.first_token_seconds is not None:
+            self._metrics.turn_first_token.observe(running.first_token_seconds)
         for call in running.calls:
-            if call.first_token_seconds is not None:
-                self._metrics.turn_first_token.observe(call.first_token_seconds)
             for kind in ("prompt", "cached", "output", "thinking"):
                 count = getattr(call.usage, kind)
                 if count:

@@ -34,6 +34,8 @@ class RunningTurn:
         self.influencer_id = influencer_id
         self.stream = stream
         self.correlation_id = correlation_id  # of the request that began it
+        self.started = time.monotonic()
+        self.first_token_seconds: float | None = None  # after the start
         self.calls: list[ModelCall] = []
         self.stop_reason: StopReason | None = None
         self.saved_length = 0  # code points of the partial text that are stored
@@ -141,6 +143,8 @@ class Pieces:
         text = "".join(self._waiting)
         self._waiting.clear()
         running, turn = self._running, self._running.turn
+        if running.first_token_seconds is None:
+            running.first_token_seconds = time.monotonic() - running.started
         offset = len(running.stream.text)
         running.stream.append(text)
         self._hub.publish_delta(
