@@ -158,6 +158,7 @@ async def test_dev_tokens_exist_in_development_only(impatient: Service, user_of:
     "body",
     [{}, {"user_id": ""}, {"user_id": " "}, {"user_id": "x" * 256}, {"user_id": 5}, {"user_id": "x", "ttl_seconds": 0},
      {"user_id": "x", "ttl_seconds": 86401}, {"user_id": "x", "ttl_seconds": 1.5},
+     {"user_id": "x", "ttl_seconds": 60.0}, {"user_id": "x", "ttl_seconds": True},
      {"user_id": "x", "is_anonymous": "y?"}],
 )  # fmt: skip
 async def test_dev_tokens_are_validated(impatient: Service, user_of: MakeUser, body: Any) -> None:

@@ -165,6 +165,8 @@ async def test_anchors_must_be_of_this_conversation(api: Api, service: Service) 
         {"limit": 0},
         {"limit": 201},
         {"limit": "x"},
+        {"limit": "5.0"},
+        {"limit": "1_0"},
         {"offset": -1},
         {"order": "up"},
         {"include": "everything"},

@@ -104,6 +104,15 @@ def _storable(value: str) -> str:
     return value
 
 
+def _whole(value: Any) -> Any:
+    """What pydantic takes for an integer and the contract does not: 5.0, true, "1_0"."""
+    if isinstance(value, bool | float) or (isinstance(value, str) and not set("._").isdisjoint(value)):
+        raise ValueError("Not an integer")
+    return value
+
+
+whole = BeforeValidator(_whole)
+
 # Bounds stand before it, next to `str`: behind it they would speak of "items" instead of characters.
 cleaned = BeforeValidator(_clean)
 Text = Annotated[str, cleaned]
@@ -128,10 +137,10 @@ def checked_key(header: str | None) -> str | None:
 
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
-PageLimit20 = Annotated[int, Query(ge=1, le=100), absent_when_empty(20)]
-PageLimit50 = Annotated[int, Query(ge=1, le=100), absent_when_empty(50)]
-HistoryLimit = Annotated[int, Query(ge=1, le=200), absent_when_empty(50)]
-Offset = Annotated[int, Query(ge=0, le=2**31 - 1), absent_when_empty(0)]
+PageLimit20 = Annotated[int, Query(ge=1, le=100), whole, absent_when_empty(20)]
+PageLimit50 = Annotated[int, Query(ge=1, le=100), whole, absent_when_empty(50)]
+HistoryLimit = Annotated[int, Query(ge=1, le=200), whole, absent_when_empty(50)]
+Offset = Annotated[int, Query(ge=0, le=2**31 - 1), whole, absent_when_empty(0)]
 OptionalId = Annotated[Id | None, Query(), absent_when_empty(None)]
 
 

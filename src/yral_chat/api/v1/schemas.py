@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from yral_chat.api.deps import Id, Text, cleaned
+from yral_chat.api.deps import Id, Text, cleaned, whole
 from yral_chat.core.objects import Conversation, Influencer, Message, MessageType, Time
 
 
@@ -65,7 +65,7 @@ class Me(TypedDict):
 
 class DevTokenRequest(BaseModel):
     user_id: Id
-    ttl_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
+    ttl_seconds: Annotated[int, Field(ge=1, le=86400), whole] | None = None
     is_anonymous: bool | None = None
 
 
@@ -110,7 +110,7 @@ class SendMessage(BaseModel):
         list[Annotated[str, Field(min_length=1), cleaned]] | None, Field(max_length=10), BeforeValidator(_one_as_list)
     ] = None
     audio_url: Annotated[Text | None, BeforeValidator(_empty_as_absent)] = None
-    audio_duration_seconds: Annotated[int, Field(ge=0, le=300)] | None = None
+    audio_duration_seconds: Annotated[int, Field(ge=0, le=300), whole] | None = None
     client_message_id: Annotated[Key | None, BeforeValidator(_empty_as_absent)] = None
 
 
