@@ -1,5 +1,6 @@
 """Names come from the profile service, once per person and a while; without it, nobody has one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,10 +16,18 @@ class ProfileServer:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.status = 200
+        self.is_slow = False
         self.body = b'{"username": "ravi", "profile_picture_url": "https://pictures.example/ravi.png", "more": 1}'
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.path_qs)
+        if self.is_slow:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for start in range(0, len(self.body), 20):
+                await response.write(self.body[start : start + 20])
+                await asyncio.sleep(0.01)  # so that each is a packet of its own
+            return response
         return web.Response(status=self.status, body=self.body, content_type="application/json")
 
 
@@ -43,6 +52,14 @@ async def test_a_profile_is_asked_once(server: tuple[ProfileServer, str]) -> Non
     await client.close()
 
 
+async def test_a_profile_may_come_in_pieces(server: tuple[ProfileServer, str]) -> None:
+    profiles, url = server
+    profiles.is_slow = True
+    client = ProfileClient(url, LRUCache())
+    assert await client.get("somebody") == Profile("ravi", "https://pictures.example/ravi.png")
+    await client.close()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "has_failed"),
     [
@@ -51,6 +68,8 @@ async def test_a_profile_is_asked_once(server: tuple[ProfileServer, str]) -> Non
         (302, b"", True),
         (200, b"<html>", True),
         (200, b'{"username": 5}', True),
+        (200, b'{"username": "\xff"}', True),
+        (200, b'{"username": "' + b"x" * 70_000 + b'"}', True),
     ],
 )
 async def test_what_cannot_be_used_is_nobody(

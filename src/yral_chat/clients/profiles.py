@@ -51,7 +51,7 @@ class ProfileClient:
 
         try:
             profile = await self._cache.get(f"profile:{principal_id}", load)
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError) as error:
             if not self.has_failed:
                 logger.warning("profiles.failed", error=type(error).__name__)
             self.has_failed = True
@@ -75,6 +75,16 @@ class ProfileClient:
                 profile = UNKNOWN
             else:
                 response.raise_for_status()
-                profile = msgspec.json.decode(await response.content.read(MAX_BYTES), type=Profile)
+                profile = msgspec.json.decode(await _read(response), type=Profile)
         self.has_failed = False
         return profile
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, however many packets it comes in. Raises aiohttp.ClientPayloadError above the limit."""
+    body = bytearray()
+    async for packet in response.content.iter_any():
+        body += packet
+        if len(body) > MAX_BYTES:
+            raise aiohttp.ClientPayloadError("too large")
+    return bytes(body)
