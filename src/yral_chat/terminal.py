@@ -67,7 +67,7 @@ async def talk(
         try:
             async with AsyncExitStack() as stack:
                 api = await _connect(stack, screen, settings, url, is_quiet=message is not None)
-                api.token = (token or await _own_token(api, settings, user_id)).strip()
+                api.token = _sendable(token) if token else await _own_token(api, settings, user_id)
                 if message is None:
                     await _converse(api, screen, persona)
                 else:
@@ -119,6 +119,15 @@ async def _own_token(api: ChatApi, settings: Settings, user_id: str) -> str:
     if secret is None:
         raise ChatFailed("This service issues no tokens itself. Give one of its issuers': --token, or YRAL_CHAT_TOKEN.")
     return issue_dev_token(secret, settings.auth_dev_issuer, user_id, TOKEN_SECONDS)[0]
+
+
+def _sendable(token: str) -> str:
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ChatFailed(
+            "The token has a character that no token has; a line break, perhaps, from where it was copied."
+        )
+    return token
 
 
 def _advised(error: ChatApiError) -> str:

@@ -99,6 +99,13 @@ def test_a_refused_token_is_said(guest: Cli) -> None:
     assert "YRAL_CHAT_TOKEN" in done.err
 
 
+def test_a_token_that_was_copied_with_a_line_break_is_said(guest: Cli) -> None:
+    done = guest.run("chat", "leela", "-m", "Hi", "--token", "not.a\n.token")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("The token has a character that no token has")
+    assert done.err.count("\n") == 1
+
+
 def test_a_given_token_says_who_talks(server: Service, guest: Cli) -> None:
     token = guest.run("token", "grace").out.strip()
     assert guest.run("chat", "leela", "-m", "Hi", YRAL_CHAT_TOKEN=token).status == 0
