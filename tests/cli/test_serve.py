@@ -77,6 +77,7 @@ def test_a_settings_file_that_is_no_text_is_said(cli: Cli) -> None:
         ("AUTH_ISSUERS", "https://issuer.example", "not valid JSON"),
         ("AUTH_ISSUERS", '[{"issuer": "x"}]', "exactly one of"),
         ("OPENAI_BASE_URL", "http://127.0.0.1:1/v1", "OPENAI_MODELS"),
+        ("GEMINI_API_KEY", "a-key\r", "line break"),
         ("REDIS_URL", "redis://127.0.0.1", "not supported yet"),
     ],
 )

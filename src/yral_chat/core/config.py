@@ -165,6 +165,13 @@ class Settings(BaseSettings):
                 raise ValueError("not an address: it has to look like https://host/path")
         return value
 
+    @field_validator("gemini_api_key", "openai_api_key", "replicate_api_token")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().isprintable():
+            raise ValueError("it has a character that no key has, such as a line break at its end")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
