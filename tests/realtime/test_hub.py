@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,12 +177,14 @@ async def test_a_slow_socket_is_dropped_and_the_others_go_on() -> None:
     assert quick.closed is None
 
 
-async def test_large_frames_count_by_their_bytes() -> None:
+@pytest.mark.parametrize("sign", ["x", "न"])
+async def test_large_frames_count_by_their_bytes(sign: str) -> None:
     hub = Hub(max_sockets_per_user=10)
     listener = hub.connect("user", wants_deltas=False)
     hub.begin(listener, 0)
+    half = realtime.MAX_WAITING_BYTES // 2 // len(sign.encode())
     for seq in range(1, 4):
-        hub.publish("user", "new_message", {"text": "x" * (realtime.MAX_WAITING_BYTES // 2)}, seq=seq)
+        hub.publish("user", "new_message", {"text": sign * half}, seq=seq)
     assert listener.closed is not None
     assert listener.closed[0] == realtime.TOO_SLOW
 

@@ -194,7 +194,7 @@ class Listener:
         if self.closed is not None:
             return
         self._frames.append((seq, frame))
-        self._bytes += len(frame)
+        self._bytes += _size(frame)
         if len(self._frames) > MAX_WAITING_FRAMES or self._bytes > MAX_WAITING_BYTES:
             self._frames.clear()
             self.close(TOO_SLOW, "the socket cannot keep up")
@@ -212,7 +212,7 @@ class Listener:
         while True:
             while self._frames:
                 seq, frame = self._frames.popleft()
-                self._bytes -= len(frame)
+                self._bytes -= _size(frame)
                 if not 0 < seq <= (self.replayed_through or 0):
                     return frame
             if self.closed is not None:
@@ -365,6 +365,11 @@ def _publish_fleeting(inbox: _Inbox, listeners: list[Listener], event: str, data
         if seq not in frames:
             frames[seq] = _frame(event, seq, data)
         listener.put(frames[seq])
+
+
+def _size(frame: str) -> int:
+    """In bytes, as it will be sent."""
+    return len(frame) if frame.isascii() else len(frame.encode())
 
 
 def _frame(event: str, seq: int, data: Json) -> str:
