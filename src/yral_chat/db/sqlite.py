@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any, Concatenate
 
@@ -29,6 +29,8 @@ from yral_chat.db.repositories.messages import MediaUrl
 READERS = 2
 # Units that share one commit. Bounds how long the first of them waits for the last.
 MAX_GROUP = 128
+# Reads that share one snapshot. Small, because the last of them waits for the first.
+MAX_READ_GROUP = 8
 HEADER = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html, section 1.3
 # Two connections that write or checkpoint at once can corrupt a WAL database in between; fixed in 3.51.3.
 CORRUPTING = ((3, 7, 0), (3, 51, 3))
@@ -226,31 +228,42 @@ class SQLiteDatabase:
     def _read_forever(self, connection: Connection) -> None:
         uow = UnitOfWork(Executor(connection), self._media_url)
         begin = connection.connection.cursor()
-        while (work := self._reads.get()) is not None:
+        while (first := self._reads.get()) is not None:
             self._busy += 1
-            try:
-                begin.execute("BEGIN")
-                work.run(uow)
-            except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it
-                work.fail(translate(error))
-            finally:
-                self._roll_back(connection)
-                self._busy -= 1
-            self._deliveries.post(work)
+            group, is_last = self._with_waiting(self._reads, first, MAX_READ_GROUP)
+            # Everybody in the group asked before this snapshot is taken, so that each sees what was committed before.
+            begin.execute("BEGIN")
+            for work in group:
+                try:
+                    work.run(uow)
+                except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+                    work.fail(translate(error))
+            self._roll_back(connection)
+            self._deliveries.post(*group)
+            self._busy -= 1
+            if is_last:
+                break
         connection.close()
+
+    @staticmethod
+    def _with_waiting(queue: "SimpleQueue[Work | None]", first: Work, most: int) -> tuple[list[Work], bool]:
+        """`first` and what waits behind it, and whether the queue has ended."""
+        group = [first]
+        while len(group) < most:
+            try:
+                work = queue.get_nowait()
+            except Empty:
+                break
+            if work is None:
+                return group, True
+            group.append(work)
+        return group, False
 
     def _write_forever(self, connection: Connection) -> None:
         uow = UnitOfWork(Executor(connection), self._media_url)
         while (first := self._writes.get()) is not None:
             self._busy += 1
-            group = [first]
-            is_last = False
-            while len(group) < MAX_GROUP and not self._writes.empty():
-                work = self._writes.get()
-                if work is None:
-                    is_last = True
-                    break
-                group.append(work)
+            group, is_last = self._with_waiting(self._writes, first, MAX_GROUP)
             self._commit_group(connection, uow, group)
             self._deliveries.post(*group)
             self._busy -= 1

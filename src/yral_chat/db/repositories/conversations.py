@@ -16,7 +16,7 @@ from yral_chat.core.objects import (
     MessageType,
     Role,
 )
-from yral_chat.db.execution import Executor, Row, Statement, UpdateById
+from yral_chat.db.execution import Executor, PageStatement, Row, Statement, UpdateById
 from yral_chat.db.repositories.upserts import for_both
 from yral_chat.db.tables import conversations, influencers, participants, principals
 
@@ -111,7 +111,7 @@ def _inbox(*, is_bot: bool, has_type: bool, has_influencer: bool) -> Statement:
     if has_influencer:
         query = query.where(conversations.c.influencer_id == bindparam("influencer"))
     query = query.order_by(participants.c.updated_at.desc(), participants.c.conversation_id)
-    return Statement(query.limit(bindparam("limit")).offset(bindparam("offset")))
+    return PageStatement(query.limit(bindparam("limit")).offset(bindparam("offset")))
 
 
 # By (a bot's, filtered by type, filtered by influencer).

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import msgspec
-from sqlalchemy import bindparam, delete, exists, insert, select, update
+from sqlalchemy import bindparam, delete, exists, insert, select, text, update
 
 from yral_chat.db.execution import Executor, Statement
 from yral_chat.db.tables import media_objects, media_uses
@@ -34,14 +34,15 @@ _FIND = Statement(
 _ADD_USE = Statement(insert(media_uses), columns=("key", "message_id", "conversation_id"))
 _SET_USED = Statement(update(media_objects).where(_BY_KEY).values(is_used=True))
 _KEYS_OF_CONVERSATION = Statement(
-    select(media_uses.c.key).where(media_uses.c.conversation_id == bindparam("conversation")).distinct()
+    select(media_uses.c.key).where(media_uses.c.conversation_id == bindparam("conversation"))
 )
 _IS_IN_USE = exists().where(media_uses.c.key == media_objects.c.key)
 _LOCK = Statement(select(media_objects.c.key).where(_BY_KEY).with_for_update())
 _DELETE_UNUSED = Statement(delete(media_objects).where(_BY_KEY, ~_IS_IN_USE))
+# In the words of ix_media_objects_unused, so that SQLite recognises it.
 _OLD_UNUSED = Statement(
     select(media_objects.c.key)
-    .where(~media_objects.c.is_used, media_objects.c.created_at < bindparam("before"))
+    .where(text("NOT is_used"), media_objects.c.created_at < bindparam("before"))
     .order_by(media_objects.c.created_at)
     .limit(bindparam("most"))
 )
@@ -75,7 +76,8 @@ class MediaRepository:
             self._executor.run_many(_SET_USED, [{"file": key} for key in distinct])
 
     def list_keys_of_conversation(self, conversation_id: str) -> list[str]:
-        return [key for (key,) in self._executor.all(_KEYS_OF_CONVERSATION, {"conversation": conversation_id})]
+        rows = self._executor.all(_KEYS_OF_CONVERSATION, {"conversation": conversation_id})
+        return list(dict.fromkeys(key for (key,) in rows))
 
     def delete_unused(self, keys: list[str]) -> list[str]:
         """Forgets those of `keys` that no message uses; returns them. Their files are the caller's to remove."""

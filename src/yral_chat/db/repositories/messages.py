@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, o
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import FAILURES, ErrorCode, Message, MessageStatus, Role
-from yral_chat.db.execution import Executor, Parameters, Row, Statement, UpdateById
+from yral_chat.db.execution import Executor, PageStatement, Parameters, Row, Statement, UpdateById
 from yral_chat.db.tables import conversations, messages
 
 # What the wire shows of a row, in the order in which `to_message` reads it.
@@ -175,7 +175,7 @@ _FULL_PAGE = select(*_SHOWN).where(_IN_CONVERSATION)
 _NEWEST_FIRST, _OLDEST_FIRST = messages.c.seq.desc(), messages.c.seq.asc()
 # By (with unfinished rows, oldest first), and by (with unfinished rows, on the older side).
 _PAGES = {
-    (is_complete, is_ascending): Statement(
+    (is_complete, is_ascending): PageStatement(
         rows.order_by(_OLDEST_FIRST if is_ascending else _NEWEST_FIRST)
         .limit(bindparam("limit"))
         .offset(bindparam("offset"))
@@ -184,7 +184,7 @@ _PAGES = {
     for is_ascending in (False, True)
 }
 _BESIDE = {
-    (is_complete, is_older): Statement(
+    (is_complete, is_older): PageStatement(
         rows.where(messages.c.seq < bindparam("seq") if is_older else messages.c.seq > bindparam("seq"))
         .order_by(_NEWEST_FIRST if is_older else _OLDEST_FIRST)
         .limit(bindparam("limit"))
@@ -193,7 +193,7 @@ _BESIDE = {
     for is_older in (False, True)
 }
 _COUNT_UNFINISHED = Statement(select(func.count()).where(_IN_CONVERSATION, messages.c.is_listed.is_(False)))
-_RECENT = Statement(_LISTED_PAGE.order_by(messages.c.seq.desc()).limit(RECENT))
+_RECENT = PageStatement(_LISTED_PAGE.order_by(messages.c.seq.desc()).limit(RECENT))
 _inner = messages.alias("inner")
 _TENTH_NEWEST = (
     select(_inner.c.seq)
@@ -223,7 +223,7 @@ def _has_status(*statuses: MessageStatus) -> ColumnElement[bool]:
 _FOR_SAID = (messages.c.role, messages.c.content, messages.c.images, messages.c.audio, messages.c.transcription)
 _SAID = Statement(select(*_FOR_SAID, messages.c.seq).where(messages.c.id == bindparam("id")))
 # What may be shown to a model: user messages and finished replies, help texts excepted (contract section 5.2).
-_FOR_PROMPT = Statement(
+_FOR_PROMPT = PageStatement(
     select(*_FOR_SAID)
     .where(
         _IN_CONVERSATION,

@@ -140,6 +140,10 @@ class TurnEngine:
             await live.finished.wait()
         elif stored is not None:
             await self._database.write(self._end_unit, stored, None, _cancelled(""), [])
+            # It may have been launched while this waited: its row is gone, but its model is not yet stopped.
+            if (late := self._running.get(message_id)) is not None:
+                late.stop("cancelled")
+                await late.finished.wait()
 
     def stop_conversation(self, conversation_id: str) -> None:
         """Ends what runs in a conversation that is gone."""
