@@ -54,6 +54,11 @@ def _rate(key: str, part: str, name: str, floor: float | None = None, aim: float
     return Quantity(key, part, name, "/s", floor, aim, is_higher_better=True, is_gated=is_gated)
 
 
+def _rate_of_bytes(key: str, part: str, name: str, floor: float) -> Quantity:
+    """Megabytes per second of CPU of one core."""
+    return Quantity(key, part, name, "MB/s", floor, is_higher_better=True, is_gated=True)
+
+
 def _growth(key: str, name: str) -> Quantity:
     """A ratio of CPU times. Equal is meant; the rest is what two runs of the same differ by."""
     return Quantity(key, "growth", f"growth: {name}", "×", 1.25, 1.1, is_gated=True, decimals=2)
@@ -77,6 +82,13 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("late", "streams", "… 99 % of the chunks are late by at most", "ms"),
     Quantity("first_p50", "streams", "added time to first token at 100 streams, p50", "ms", 6, 4, decimals=1),
     Quantity("first_p99", "streams", "… p99", "ms", 30, 15, decimals=1),
+    _rate_of_bytes("upload", "media", "audio upload to a local folder", 100),
+    Quantity("upload_image", "media", "… a photo of 1600 × 1200, decoded and cleaned", "ms", decimals=0),
+    Quantity("upload_memory", "media", "… more memory after 1,000 uploads", "MB", 16, 8, is_gated=True, decimals=1),
+    Quantity("presign", "media", "presigning 50 S3 addresses", "ms", 2.0, 1.0, is_gated=True, decimals=2),
+    Quantity(
+        "image_page", "media", "history page (50) with images against texts", "×", 1.5, 1.3, is_gated=True, decimals=2
+    ),
     Quantity("socket", "sockets", "idle WebSocket", "KB", 45, 35, is_gated=True, decimals=1),
     Quantity(
         "writes", "writes", "durable SQLite message writes, 32 tasks", "/s", 8000, 12000,
