@@ -78,6 +78,17 @@ class Settings(BaseSettings):
     breaker_failures: int = Field(5, ge=1, le=1000)
     breaker_open_seconds: float = Field(30, gt=0, le=600)
 
+    # personas and memory
+    influencer_require_ownership_claim: bool = False
+    generation_timeout_seconds: float = Field(28, gt=0, le=600)
+    memories_enabled: bool = True
+    moderation_judge: bool = True
+
+    # people who are told
+    push_url: str | None = None
+    push_secret: SecretStr | None = None
+    operator_webhook_url: str | None = None
+
     # recordings and pictures
     openai_transcription_model: str | None = None
     openai_image_model: str | None = None
@@ -154,7 +165,8 @@ class Settings(BaseSettings):
         return value.upper() if isinstance(value, str) else value
 
     @field_validator(
-        "public_base_url", "gemini_base_url", "openai_base_url", "replicate_base_url", "profile_url", "s3_endpoint_url",
+        "public_base_url", "gemini_base_url", "openai_base_url", "replicate_base_url", "profile_url", "push_url",
+        "operator_webhook_url", "s3_endpoint_url",
         "s3_public_url_base",
     )  # fmt: skip
     @classmethod

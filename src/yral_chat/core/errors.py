@@ -51,6 +51,10 @@ class NotYourConversation(Forbidden):
     message = "Not your conversation"
 
 
+class NotYourInfluencer(Forbidden):
+    message = "Not your influencer"
+
+
 class PrincipalNotOwned(Forbidden):
     message = "This principal is not yours"
 

@@ -52,6 +52,9 @@ influencers = Table(
     Column("personality_traits", Text, nullable=False, server_default="{}"),  # JSON object
     Column("voice", Text),
     Column("seed_hash", Text),  # of the shipped file; null once an owner has edited the row
+    Column("version", Integer, nullable=False, server_default="1"),  # the newest of influencer_versions
+    Column("card", Text),  # JSON of an imported card: what this service does not use is kept for export
+    Column("status_before_ban", Text),  # null: not banned
     Column("conversation_count", BigInteger, nullable=False, server_default="0"),  # folded from counter_deltas
     Column("message_count", BigInteger, nullable=False, server_default="0"),  # folded from counter_deltas
     _time("created_at"),
@@ -61,6 +64,16 @@ influencers = Table(
     Index("ix_influencers_owner", "owner_id", "created_at", "id"),
 )
 
+influencer_versions = Table(
+    "influencer_versions",
+    metadata,
+    # Every text that an owner has given to a persona. The newest is the one in `influencers`.
+    Column("influencer_id", Text, ForeignKey("influencers.id", ondelete="CASCADE"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("system_instructions", Text, nullable=False),
+    _time("created_at"),
+)
+
 conversations = Table(
     "conversations",
     metadata,
@@ -68,6 +81,9 @@ conversations = Table(
     Column("type", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("influencer_id", Text, ForeignKey("influencers.id")),
+    # Human chats: the other person, and both in a fixed order, so that a pair has one conversation.
+    Column("other_user_id", Text),
+    Column("pair", Text),
     Column("last_seq", BigInteger, nullable=False),
     _time("last_message_time"),  # created_at of the newest message row: the next one is at least 1 ms later
     Column("message_count", Integer, nullable=False),  # user and assistant messages without unfinished ones
@@ -85,6 +101,8 @@ conversations = Table(
     _time("updated_at"),
     UniqueConstraint("user_id", "influencer_id"),
     Index("ix_conversations_influencer", "influencer_id"),
+    Index("ix_conversations_other_user", "other_user_id"),
+    Index("ix_conversations_pair", "pair", unique=True),
 )
 
 participants = Table(
@@ -97,6 +115,7 @@ participants = Table(
     Column("unread_count", Integer, nullable=False),
     Column("cleared_seq", BigInteger, nullable=False, server_default="0"),
     _time("read_at", nullable=True),
+    Column("is_hidden", Boolean, nullable=False, server_default=text("false")),  # deleted by this side of a human chat
     _time("updated_at"),  # of the conversation
     Index("ix_participants_inbox", "principal_id", "type", text("updated_at DESC"), "conversation_id"),
     Index("ix_participants_inbox_all", "principal_id", text("updated_at DESC"), "conversation_id"),
@@ -216,6 +235,60 @@ media_uses = Table(
     Index("ix_media_uses_conversation", "conversation_id"),
 )
 
+memories = Table(
+    "memories",
+    metadata,
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("source_message_id", Text),
+    Column("confidence", Integer, nullable=False),  # percent
+    _time("created_at"),
+    _time("updated_at"),
+)
+
+forgotten_memories = Table(
+    "forgotten_memories",
+    metadata,
+    # A memory that the user has deleted is not drawn again from the same message.
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    # What was said before the context window of a long conversation.
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("through_seq", BigInteger, nullable=False),
+    _time("updated_at"),
+)
+
+user_settings = Table(
+    "user_settings",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("memories_enabled", Boolean, nullable=False),
+    Column("locale", Text),
+    Column("time_zone", Text),
+    _time("updated_at"),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    # What an operator has to be able to look up: bans, crises, erasures. No message texts.
+    Column("id", Text, primary_key=True),
+    Column("action", Text, nullable=False),  # influencer.banned, influencer.unbanned, crisis.marked, account.erased
+    Column("subject", Text, nullable=False),  # the influencer, conversation or user
+    Column("reason", Text, nullable=False),
+    Column("details", Text, nullable=False),  # JSON
+    _time("created_at"),
+    Index("ix_audit_events_subject", "subject", "created_at"),
+)
+
 usage_events = Table(
     "usage_events",
     metadata,
@@ -245,11 +318,12 @@ jobs = Table(
     Column("name", Text, nullable=False),
     Column("payload", Text, nullable=False),  # JSON
     Column("attempts", Integer, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="0"),  # higher ones first
     _time("run_at"),  # not before; while leased: when the lease ends
     Column("last_error", Text),
     Column("is_dead", Boolean, nullable=False),  # tried too often: kept for the operator
     _time("created_at"),
-    Index("ix_jobs_due", "is_dead", "run_at", "id"),
+    Index("ix_jobs_due", "is_dead", text("priority DESC"), "run_at", "id"),
 )
 
 events = Table(
