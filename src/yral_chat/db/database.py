@@ -19,8 +19,10 @@ from yral_chat.db.repositories.events import EventRepository
 from yral_chat.db.repositories.influencers import InfluencerRepository
 from yral_chat.db.repositories.jobs import JobRepository
 from yral_chat.db.repositories.media import MediaRepository
+from yral_chat.db.repositories.memories import MemoryRepository
 from yral_chat.db.repositories.messages import MediaUrl, MessageRepository
 from yral_chat.db.repositories.pictures import PictureRepository
+from yral_chat.db.repositories.settings import SettingsRepository
 from yral_chat.db.repositories.turns import TurnRepository
 from yral_chat.db.repositories.usage import UsageRepository
 
@@ -73,6 +75,14 @@ class UnitOfWork:
     @cached_property
     def usage(self) -> UsageRepository:
         return UsageRepository(self._executor)
+
+    @cached_property
+    def memories(self) -> MemoryRepository:
+        return MemoryRepository(self._executor)
+
+    @cached_property
+    def settings(self) -> SettingsRepository:
+        return SettingsRepository(self._executor)
 
     @cached_property
     def counters(self) -> CounterRepository:

@@ -242,6 +242,7 @@ memories = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
     Column("source_message_id", Text),
+    Column("source_seq", BigInteger, nullable=False),  # of that message: what was said later wins
     Column("confidence", Integer, nullable=False),  # percent
     _time("created_at"),
     _time("updated_at"),
@@ -250,10 +251,10 @@ memories = Table(
 forgotten_memories = Table(
     "forgotten_memories",
     metadata,
-    # A memory that the user has deleted is not drawn again from the same message.
+    # A memory that the user has deleted is not drawn again from what was said until then.
     Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("message_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),  # "*": all of them
+    Column("through_seq", BigInteger, nullable=False),
 )
 
 summaries = Table(

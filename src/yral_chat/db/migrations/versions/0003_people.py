@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.Column("source_message_id", sa.Text(), nullable=True),
+        sa.Column("source_seq", sa.BigInteger(), nullable=False),
         sa.Column("confidence", sa.Integer(), nullable=False),
         _time("created_at"),
         _time("updated_at"),
@@ -51,8 +52,8 @@ def upgrade() -> None:
         "forgotten_memories",
         *_conversation("forgotten_memories"),
         sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("message_id", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("conversation_id", "key", "message_id", name=op.f("pk_forgotten_memories")),
+        sa.Column("through_seq", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("conversation_id", "key", name=op.f("pk_forgotten_memories")),
     )
     op.create_table(
         "summaries",
