@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from yral_chat.resources import Resources
-from yral_chat.services.job_runner import Chore, Handler
+from yral_chat.services.job_runner import Chore, Kind
 from yral_chat.services.media.service import REMOVE_JOB
+from yral_chat.services.notifications import OPERATOR_JOB, PUSH_JOB
 from yral_chat.services.turns.ending import RECORD_JOB
 
 # The counts of influencers are at most this old; contract section 11 allows 5 s.
@@ -12,9 +13,15 @@ FOLD_SECONDS = 2.0
 TRIM_SECONDS = 600.0
 
 
-def handlers(resources: Resources) -> Mapping[str, Handler]:
+def handlers(resources: Resources) -> Mapping[str, Kind]:
     """What runs the jobs of the outbox, by job name."""
-    return {RECORD_JOB: resources.upkeep.record_turns, REMOVE_JOB: resources.media.remove}
+    notifications = resources.notifications
+    return {
+        RECORD_JOB: Kind(resources.upkeep.record_turns),
+        REMOVE_JOB: Kind(resources.media.remove, group=10),
+        PUSH_JOB: Kind(notifications.send_push, group=1, at_once=8),
+        OPERATOR_JOB: Kind(notifications.notify_operator, group=1, at_once=2),
+    }
 
 
 def chores(resources: Resources) -> list[tuple[str, float, Chore]]:

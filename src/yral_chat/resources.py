@@ -9,6 +9,8 @@ from yral_chat.clients.images import build_image_model
 from yral_chat.clients.model_chain import ModelChain, build_model
 from yral_chat.clients.profiles import ProfileClient
 from yral_chat.clients.public_files import PublicFiles
+from yral_chat.clients.push import Webhook
+from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.clients.storage import StorageService, load_signing_key
 from yral_chat.clients.transcription import build_transcriber
 from yral_chat.core.cache import LRUCache
@@ -26,6 +28,7 @@ from yral_chat.services.inbox import InboxService
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.job_runner import JobRunner
 from yral_chat.services.media import MediaService
+from yral_chat.services.notifications import NotificationService
 from yral_chat.services.pictures import PictureService
 from yral_chat.services.status import StatusService
 from yral_chat.services.turns import TurnEngine, TurnService
@@ -59,7 +62,7 @@ class Resources:
         self.transcriber = build_transcriber(settings)
         self.image_model = build_image_model(settings)
         self.hub = Hub(max_sockets_per_user=settings.ws_max_connections_per_user)
-        self.jobs = JobRunner(self.database)
+        self.jobs = JobRunner(self.database, self.metrics)
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
         self.public_files = PublicFiles()
         self.media = MediaService(
@@ -69,6 +72,7 @@ class Resources:
         self.turns = TurnService(settings, self.database, self.hub, self.engine)
         self.pictures = PictureService(settings, self.database, self.hub, self.engine, self.image_model)
         self.profiles = ProfileClient(settings.profile_url, self.cache)
+        self.notifications = self._build_notifications()
         self.chat = ChatService(
             self.database, self.hub, self.influencers, self.engine, self.profiles, wake_jobs=self.jobs.wake
         )
@@ -84,6 +88,7 @@ class Resources:
             self.storage,
             self.transcriber,
             self.image_model,
+            push=self.notifications.push,
         )
         self._watch()
 
@@ -97,6 +102,21 @@ class Resources:
         pictures = PictureWork(settings, self.database, self.influencers, self.model, self.image_model, self.media)
         works: dict[TurnKind, TurnWork] = {"reply": replies, "picture": pictures}
         return TurnEngine(settings, self.database, self.hub, self.metrics, self.jobs.wake, running_turns, works)
+
+    def _build_notifications(self) -> NotificationService:
+        settings = self.settings
+        secret = settings.push_secret.get_secret_value() if settings.push_secret is not None else None
+        push, operator = (
+            Webhook(
+                url,
+                secret,
+                CircuitBreaker(failures=settings.breaker_failures, open_seconds=settings.breaker_open_seconds),
+            )
+            for url in (settings.push_url, settings.operator_webhook_url)
+        )
+        return NotificationService(
+            self.database, self.hub, self.profiles, self.engine.list_handed_over, push=push, operator=operator
+        )
 
     def _media_url(self, reference: str) -> str:
         """The address that clients are given for a file."""
@@ -120,6 +140,12 @@ class Resources:
                 )
         if not self.storage.is_local:
             self.metrics.watch_circuit("storage", lambda: levels[self.storage.breaker.state])
+        for name, webhook in (("push", self.notifications.push), ("operator", self.notifications.operator)):
+            if webhook.is_enabled:
+                self.metrics.watch_circuit(
+                    name,
+                    lambda breaker=webhook.breaker: levels[breaker.state],  # type: ignore[misc]
+                )
 
     async def open(self) -> None:
         """Makes this process the one that serves the database, brings the tables up to date, and picks up turns."""
@@ -161,6 +187,7 @@ class Resources:
         await self.public_files.close()
         await self.verifier.close()
         await self.profiles.close()
+        await self.notifications.close()
         await self.storage.close()
         await self.database.close()
 

@@ -9,7 +9,7 @@ from yral_chat.core.clock import SECOND, now
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
 from yral_chat.services import job_runner
-from yral_chat.services.job_runner import JobRunner
+from yral_chat.services.job_runner import JobRunner, Kind
 
 
 class Work:
@@ -51,7 +51,7 @@ def work(database: Database) -> Work:
 @pytest.fixture
 def runner(database: Database, work: Work) -> JobRunner:
     runner = JobRunner(database)
-    runner._handlers = {"work": work.handle}
+    runner._kinds = {"work": Kind(work.handle)}
     return runner
 
 
@@ -96,11 +96,11 @@ async def test_what_cannot_be_done_is_kept_and_not_tried_for_ever(
 async def test_a_leased_job_is_nobody_elses_until_the_lease_ends(database: Database) -> None:
     await database.write(add, "mine")
     lease_until = now() + 60 * SECOND
-    first = await database.write(lambda uow: uow.jobs.lease_due(lease_until, 10))
+    first = await database.write(lambda uow: uow.jobs.lease_due(lease_until, {"work": 10}))
     assert [job.attempts for job in first] == [1]
-    assert await database.write(lambda uow: uow.jobs.lease_due(lease_until, 10)) == []
+    assert await database.write(lambda uow: uow.jobs.lease_due(lease_until, {"work": 10})) == []
     await database.write(make_due)  # its process died
-    again = await database.write(lambda uow: uow.jobs.lease_due(lease_until, 10))
+    again = await database.write(lambda uow: uow.jobs.lease_due(lease_until, {"work": 10}))
     assert [(job.id, job.attempts) for job in again] == [(first[0].id, 2)]
 
 
@@ -111,7 +111,7 @@ async def test_the_runner_works_when_woken_and_finishes_before_it_closes(databas
     async def chore() -> None:
         ran.set()
 
-    runner.start({"work": work.handle}, [("a chore", 3600, chore)])
+    runner.start({"work": Kind(work.handle)}, [("a chore", 3600, chore)])
     await database.write(add, "soon")
     runner.wake()
     async with asyncio.timeout(10):

@@ -70,9 +70,14 @@ class Metrics:
         self.ws_connections = self._gauge("ws_connections", "Open WebSockets")
         self._refusals = self._counter("rate_limit_exceeded_total", "Refused for a limit", "limit_type")
         self.db_pool_in_use = self._gauge("db_pool_in_use", "Database connections in use")
+        self.jobs_failed = self._counter("jobs_failed_total", "Failed runs of jobs and chores", "name")
+        self._jobs_depth = self._gauge("job_queue_depth", "Jobs that wait or run", "name")
+        self._jobs_age = self._gauge("job_oldest_seconds", "Age of the oldest job that is not done", "name")
+        self._jobs_dead = self._gauge("jobs_dead", "Jobs that were tried too often and wait for the operator")
         self._caches = _CacheCollector()
         self.registry.register(self._caches)
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._known_jobs: set[str] = set()
         self._token_children: dict[tuple[str, str, str], Counter] = {}
 
     def request_finished(self, method: str, endpoint: str, status: int, seconds: float) -> None:
@@ -101,6 +106,14 @@ class Metrics:
         if child is None:
             child = self._token_children[key] = self._tokens.labels(*key)
         child.inc(count)
+
+    def jobs_measured(self, depths: dict[str, int], ages: dict[str, float], dead: int) -> None:
+        """By job name; a name that is empty now is zero."""
+        self._known_jobs |= depths.keys()
+        for name in self._known_jobs:
+            self._jobs_depth.labels(name).set(depths.get(name, 0))
+            self._jobs_age.labels(name).set(ages.get(name, 0))
+        self._jobs_dead.set(dead)
 
     def limit_refused(self, limit_type: str) -> None:
         self._refusals.labels(limit_type).inc()

@@ -1,7 +1,7 @@
 """Runs the jobs of the outbox in this process: leased, retried with backoff, kept when they cannot be done.
 
 A handler gets a group of jobs of one name, does their work in a unit of work, and deletes the jobs in the same
-unit: so a job that was done is gone, and one that was not is done again.
+unit: so a job that was done is gone, and one that was not is done again. Names do not wait for each other.
 """
 
 import asyncio
@@ -10,9 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
+import msgspec
 from loguru import logger
 
+from yral_chat.clients.push import WebhookPaused
 from yral_chat.core.clock import SECOND, now
+from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database
 from yral_chat.db.repositories.jobs import Job
 
@@ -20,27 +23,47 @@ Handler = Callable[[list[Job]], Awaitable[None]]
 Chore = Callable[[], Awaitable[None]]
 
 LEASE_SECONDS = 60
+RENEW_SECONDS = 20.0
 GROUP = 200
 MAX_ATTEMPTS = 8
+# A handler that does not come back must not keep its place for ever.
+HANDLER_SECONDS = 300.0
 # After a wake-up the runner waits this long, so that the jobs of many turns are done in one transaction.
 GATHER_SECONDS = 0.1
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 1.0
+# What is being done at the end gets so long; the rest is done after the next start.
+CLOSE_SECONDS = 10.0
 BACKOFF_SECONDS = (1, 600)  # first and longest wait after a failure
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """How jobs of one name are done: so many in one call, and so many calls at the same time.
+
+    A handler that acts outside of the database takes one job a call, so that none is repeated for another's failure.
+    """
+
+    handle: Handler
+    group: int = GROUP
+    at_once: int = 1
 
 
 class JobRunner:
     """`start` begins; `wake` says that a job was added; `close` finishes what is being done."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
         self._database = database
-        self._handlers: Mapping[str, Handler] = {}
+        self._metrics = metrics
+        self._kinds: Mapping[str, Kind] = {}
         self._chores: list[tuple[str, float, Chore]] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._running: dict[asyncio.Task[None], tuple[str, list[Job]]] = {}
+        self._renewed = time.monotonic()
 
-    def start(self, handlers: Mapping[str, Handler], chores: list[tuple[str, float, Chore]]) -> None:
-        """`handlers` by job name; `chores` are (name, every so many seconds, what)."""
-        self._handlers = handlers
+    def start(self, kinds: Mapping[str, Kind], chores: list[tuple[str, float, Chore]]) -> None:
+        """`kinds` by job name; `chores` are (name, every so many seconds, what): a run that takes longer is not
+        joined by the next."""
+        self._kinds = kinds
         self._tasks = [asyncio.create_task(self._work(), name="jobs")]
         self._tasks += [
             asyncio.create_task(self._repeat(name, seconds, chore), name=name) for name, seconds, chore in chores
@@ -50,40 +73,80 @@ class JobRunner:
         self._wake.set()
 
     async def close(self) -> None:
-        """Does what is due once more, then ends."""
+        """Does what is due once more, then ends; what takes too long is left to the next start."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
         try:
-            while await self.run_due():
-                pass
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while await self.run_due():
+                    pass
+        except TimeoutError:
+            logger.warning("jobs.left", names=sorted({name for name, _ in self._running.values()}))
         except Exception:  # noqa: BLE001 - what is left is done after the next start
             logger.exception("jobs.close_failed")
+        for task in list(self._running):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     async def run_due(self) -> int:
-        """Does what is due now; returns how many jobs were taken."""
-        jobs = await self._database.write(lambda uow: uow.jobs.lease_due(now() + LEASE_SECONDS * SECOND, GROUP))
+        """Does what is due now, to its end; returns how many jobs were taken."""
+        count = await self._begin_due()
+        while self._running:
+            await asyncio.wait(list(self._running))
+        return count
+
+    async def _begin_due(self) -> int:
+        """Takes what is due and has a place, and begins it."""
+        free = {name: kind.group * places for name, kind in self._kinds.items() if (places := self._places(name))}
+        until = now() + LEASE_SECONDS * SECOND
+        jobs = await self._database.write(lambda uow: uow.jobs.lease_due(until, free))
         groups: dict[str, list[Job]] = {}
         for job in jobs:
             groups.setdefault(job.name, []).append(job)
-        for name, group in groups.items():
-            await self._handle(name, group)
+        for name, found in groups.items():
+            size = self._kinds[name].group
+            for start in range(0, len(found), size):
+                self._begin(name, found[start : start + size])
         return len(jobs)
 
+    def _places(self, name: str) -> int:
+        return self._kinds[name].at_once - sum(other == name for other, _ in self._running.values())
+
+    def _begin(self, name: str, group: list[Job]) -> None:
+        task = asyncio.create_task(self._handle(name, group), name=f"job {name}")
+        self._running[task] = (name, group)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._wake.set()  # its place is free
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.opt(exception=error).error("jobs.outcome_not_stored")  # the lease ends, and it is done again
+
     async def _handle(self, name: str, group: list[Job]) -> None:
-        handler = self._handlers.get(name)
         try:
-            if handler is None:
-                raise LookupError(f"no handler for {name}")
-            await handler(group)
+            async with asyncio.timeout(HANDLER_SECONDS):
+                await self._kinds[name].handle(group)
+        except WebhookPaused as error:
+            await self._postpone(group, error)
         except Exception as error:  # noqa: BLE001 - a job may fail in any way; it is noted and tried again
             if len(group) > 1:
                 for job in group:  # one of them is the culprit: the others must not wait for it
                     await self._handle(name, [job])
                 return
             await self._retry(group[0], error)
+
+    async def _postpone(self, group: list[Job], pause: WebhookPaused) -> None:
+        """Nothing was tried: it does not count, and is not a failure."""
+        run_at = now() + round(max(1.0, pause.seconds) * SECOND)
+        for job in group:
+            await self._database.write(
+                lambda uow, job_id=job.id: uow.jobs.postpone(job_id, run_at=run_at, reason=str(pause))  # type: ignore[misc]
+            )
 
     async def _retry(self, job: Job, error: Exception) -> None:
         is_dead = job.attempts >= MAX_ATTEMPTS
@@ -92,22 +155,62 @@ class JobRunner:
         logger.opt(exception=error).warning(
             "job.failed", job=job.name, job_id=job.id, attempt=job.attempts, is_dead=is_dead
         )
+        self._count_failure(job.name)
         run_at = now() + round(wait * SECOND)
         await self._database.write(
-            lambda uow: uow.jobs.retry(job.id, run_at=run_at, error=type(error).__name__, is_dead=is_dead)
+            lambda uow: uow.jobs.retry(job.id, run_at=run_at, error=_reason(error), is_dead=is_dead)
         )
 
+    def _count_failure(self, name: str) -> None:
+        if self._metrics is not None:
+            self._metrics.jobs_failed.labels(name).inc()
+
     async def _work(self) -> None:
+        has_buried, is_woken = False, True
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_SECONDS)
-            self._wake.clear()
-            await asyncio.sleep(GATHER_SECONDS)
             try:
-                if await self.run_due() == GROUP:
-                    self._wake.set()
+                if not has_buried:
+                    has_buried = await self._bury_strangers()
+                if is_woken or await self._database.read(lambda uow: uow.jobs.has_due(self._kinds)):
+                    await self._begin_due()
+                await self._renew()
             except Exception:  # noqa: BLE001 - the runner must outlive a database that is away for a moment
                 logger.exception("jobs.round_failed")
+            is_woken = await self._woken()
+
+    async def _woken(self) -> bool:
+        """Waits for a job, or for the time to look for those that have become due."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), IDLE_SECONDS)
+        is_woken = self._wake.is_set()
+        if is_woken:
+            await asyncio.sleep(GATHER_SECONDS)
+            self._wake.clear()
+        return is_woken
+
+    async def _bury_strangers(self) -> bool:
+        count = await self._database.write(lambda uow: uow.jobs.bury_strangers(list(self._kinds)))
+        if count:
+            logger.warning("jobs.without_handler", count=count)
+        return True
+
+    async def _renew(self) -> None:
+        """What takes long stays ours."""
+        if time.monotonic() - self._renewed < RENEW_SECONDS:
+            return
+        self._renewed = time.monotonic()
+        job_ids = [job.id for _, group in self._running.values() for job in group]
+        if job_ids:
+            until = now() + LEASE_SECONDS * SECOND
+            await self._database.write(lambda uow: uow.jobs.renew(job_ids, until))
+
+    async def measure(self) -> None:
+        """Brings the gauges of `/metrics` up to date."""
+        if self._metrics is not None:
+            depths, dead = await self._database.read(lambda uow: (uow.jobs.list_depths(), uow.jobs.count_dead()))
+            time_now = now()
+            ages = {depth.name: max(0, time_now - depth.oldest_at) / SECOND for depth in depths}
+            self._metrics.jobs_measured({depth.name: depth.count for depth in depths}, ages, dead)
 
     async def _repeat(self, name: str, seconds: float, chore: Chore) -> None:
         while True:
@@ -115,5 +218,14 @@ class JobRunner:
             try:
                 await chore()
             except Exception:  # noqa: BLE001 - as above
+                self._count_failure(name)
                 logger.exception("chore.failed", chore=name)
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
+
+
+def _reason(error: Exception) -> str:
+    """What operators read. Errors of ours speak in fixed words; the texts of others may hold anything."""
+    text = str(error)
+    return (
+        f"{type(error).__name__}: {text}" if type(error).__module__.startswith("yral_chat.") else type(error).__name__
+    )

@@ -62,6 +62,10 @@ class PictureService:
         assert result.assistant_message is not None  # noqa: S101 - a picture that was made has its message
         return result.assistant_message, is_replay
 
+    def hand_over(self, message: Message) -> None:
+        """Notes that whoever asked has received the picture."""
+        self._engine.hand_over(message["id"])
+
     async def _wait(self, request_id: str) -> TurnResult:
         """The end of the turn, wherever it runs."""
         while True:

@@ -9,6 +9,7 @@ from yral_chat.clients.identity import TokenVerifier
 from yral_chat.clients.images import ImageModel
 from yral_chat.clients.model_chain import ModelChain
 from yral_chat.clients.profiles import ProfileClient
+from yral_chat.clients.push import Webhook
 from yral_chat.clients.resilience import CircuitBreaker, CircuitState
 from yral_chat.clients.storage import StorageService
 from yral_chat.clients.transcription import Transcriber
@@ -62,6 +63,8 @@ class StatusService:
         storage: StorageService,
         transcriber: Transcriber | None,
         image_model: ImageModel | None,
+        *,
+        push: Webhook,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -71,6 +74,7 @@ class StatusService:
         self._engine = engine
         self._storage = storage
         self._generators = {"transcription": transcriber, "images": image_model}
+        self._push = push
         self._started = time.monotonic()
 
     async def health(self) -> dict[str, Any]:
@@ -94,6 +98,8 @@ class StatusService:
         for name, generator in self._generators.items():
             if generator is not None:
                 services[name] = _of_circuit(_best(generator.circuits()), "the provider fails")
+        if self._push.is_enabled:
+            services["push"] = _of_circuit(self._push.breaker.state, "the receiver of pushes fails")
         services |= self._models()
         return {
             "status": _overall(services),

@@ -1,12 +1,14 @@
 """Pictures that personas make (contract section 8.7)."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from yral_chat.api.deps import Caller, IdempotencyKey, PathId, Services, checked_key, json_response
 from yral_chat.api.errors import errors
 from yral_chat.api.v1.schemas import MakePicture
 from yral_chat.core.objects import Message
+from yral_chat.resources import Resources
 
 router = APIRouter(
     prefix="/api/v1/chat/conversations/{conversation_id}/images",
@@ -17,6 +19,7 @@ router = APIRouter(
 
 @router.post("", status_code=201, response_model=Message)
 async def make_picture(
+    request: Request,
     conversation_id: PathId,
     caller: Caller,
     services: Services,
@@ -27,4 +30,13 @@ async def make_picture(
     prompt = (body.prompt if body is not None else None) or ""
     key = checked_key(idempotency_key)
     message, is_replay = await services.pictures.make(caller.user_id, conversation_id, prompt, key)
-    return json_response(message, 201, {"Idempotency-Replayed": "true"} if is_replay else None)
+    response = json_response(message, 201, {"Idempotency-Replayed": "true"} if is_replay else None)
+    # Asked before the answer leaves: once it has left, the server calls every client disconnected.
+    if not await request.is_disconnected():
+        response.background = BackgroundTask(_hand_over, services, message)
+    return response
+
+
+async def _hand_over(services: Resources, message: Message) -> None:
+    """After the last byte: the client has the picture."""
+    services.pictures.hand_over(message)

@@ -19,6 +19,7 @@ from yral_chat.db.repositories.pictures import PictureRequest
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.media import MediaService
+from yral_chat.services.notifications import queue_push
 from yral_chat.services.turns import ending
 from yral_chat.services.turns.records import Ending
 from yral_chat.services.turns.results import TurnResult, deleted, failed_picture, handed_back
@@ -93,6 +94,7 @@ class PictureWork:
         if outcome.image is None:
             return Ended(None, influencer_id)
         stored = _add_message(uow, conversation, turn, outcome)
+        queue_push(uow, self._settings, turn.user_id, stored.message)
         return ending.tell(uow, conversation, stored.message, "new_message", self._influencers.absolute)
 
     def find_result(self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None) -> TurnResult:

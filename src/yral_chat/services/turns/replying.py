@@ -15,6 +15,7 @@ from yral_chat.db.repositories.messages import Said
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.influencers import InfluencerService
+from yral_chat.services.notifications import queue_push
 from yral_chat.services.prompts import compose, images_to_show
 from yral_chat.services.turns import ending
 from yral_chat.services.turns.hearing import Hearing
@@ -106,7 +107,10 @@ class ReplyWork:
         )
 
     def end(self, uow: UnitOfWork, turn: StoredTurn, outcome: Ending, calls: list[ModelCall]) -> Ended | None:
-        return ending.end(uow, turn, outcome, calls, self._influencers.absolute)
+        ended = ending.end(uow, turn, outcome, calls, self._influencers.absolute)
+        if ended is not None and ended.event == "new_message" and ended.message is not None:
+            queue_push(uow, self._settings, turn.user_id, ended.message)
+        return ended
 
     def find_result(self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None) -> TurnResult:
         reply = uow.messages.find(turn.conversation_id, turn.id)
