@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import openai as openai_sdk
 import pytest
 from google import genai
@@ -206,6 +207,43 @@ async def test_we_send_what_google_sends(
     assert mine.headers["x-goog-api-key"] == theirs.headers["x-goog-api-key"]
 
 
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "description": "A short one."},
+        "reason": {"type": ["string", "null"]},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["name", "reason", "tags"],
+    "additionalProperties": False,
+}
+
+
+async def ours_with_schema(client: LanguageModel) -> Any:
+    heard = await listen(client, msgspec.structs.replace(conversation("Hello!"), schema=SCHEMA))
+    await client.close()
+    return heard
+
+
+async def test_we_ask_google_for_json_as_google_does(server: FakeModelServer, google: genai.Client) -> None:
+    server.default = Behaviour(pieces=('{"name": "Asha"', "}"))
+    assert (await ours_with_schema(gemini(server))).text == '{"name": "Asha"}'
+    config = types.GenerateContentConfig(
+        system_instruction="You are Asha.",
+        temperature=0.7,
+        max_output_tokens=2048,
+        response_mime_type="application/json",
+        response_json_schema=SCHEMA,
+    )
+    stream = await google.aio.models.generate_content_stream(model=MODEL, contents="Hello!", config=config)
+    assert [chunk async for chunk in stream]
+    mine, theirs = server.requests
+    assert mine.body["generationConfig"].pop("responseJsonSchema") == SCHEMA
+    their_schema = theirs.body["generationConfig"].pop("responseJsonSchema")
+    assert their_schema == SCHEMA
+    assert mine.body == in_camel_case(theirs.body)
+
+
 # --- OpenAI
 
 
@@ -299,6 +337,25 @@ async def test_we_send_what_openai_sends(
     assert mine.target == theirs.target
     assert mine.body == theirs.body
     assert mine.headers["authorization"] == theirs.headers["authorization"]
+
+
+async def test_we_ask_openai_for_json_as_openai_does(server: FakeModelServer, openai: openai_sdk.AsyncOpenAI) -> None:
+    assert (await ours_with_schema(openai_client(server))).outcome == "completed"
+    stream = await openai.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "system", "content": "You are Asha."}, {"role": "user", "content": "Hello!"}],
+        temperature=0.7,
+        max_tokens=2048,
+        stream=True,
+        stream_options={"include_usage": True},
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True},
+        },
+    )
+    assert [chunk async for chunk in stream]
+    mine, theirs = server.requests
+    assert mine.body == theirs.body
 
 
 # --- as a program

@@ -65,6 +65,8 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     # Media. `picture_status`: the answer to whoever shows pictures, of a model that takes none.
     picture_status: int | None = None
+    # The same for whoever asks for JSON of a schema, of a server that knows no schemas.
+    schema_status: int | None = None
     transcript: str = "Hello, this is a voice message."  # the answer to a recording, on every wire
 
     # A picture: how a prediction ends and after how many looks; what stands where the picture should be.

@@ -10,6 +10,7 @@ from aiohttp import web
 from tests.fakes.answers import Event, damaged, finish_reason, json_response, message_of, redirect_of, texts_of
 from tests.fakes.behaviour import CACHED_TOKENS, PROMPT_TOKENS, Behaviour
 from tests.fakes.media import decoded, kind_of
+from tests.fakes.schemas import gemini_schema_complaint
 
 # https://ai.google.dev/gemini-api/docs/image-understanding and …/audio; what else MP4 and WebM hold is listed in
 # https://firebase.google.com/docs/ai-logic/input-file-requirements
@@ -92,6 +93,8 @@ def gemini_complaint(body: Any) -> str | None:
     blobs = [part.get("inlineData") or part.get("inline_data") for part in parts]
     if any(not part.get("text") and not blob for part, blob in zip(parts, blobs, strict=True)):
         return "Unable to submit request because it must have a text parameter."
+    if (complaint := gemini_schema_complaint(body.get("generationConfig") or {})) is not None:
+        return complaint
     complaints = (media_complaint(blob) for blob in blobs if blob)
     return next((complaint for complaint in complaints if complaint is not None), None)
 

@@ -32,6 +32,7 @@ from tests.fakes.openai_wire import openai_complaint, openai_error
 from tests.fakes.packets import packets_of, whole_answer
 from tests.fakes.pictures import MadePictures
 from tests.fakes.recordings import form_complaint, read_form, transcription
+from tests.fakes.schemas import wants_schema
 
 __all__ = ["CACHED_TOKENS", "PROMPT_TOKENS", "Behaviour", "FakeModelServer", "Received", "Wire", "echo_text"]
 
@@ -255,6 +256,8 @@ class FakeModelServer:
                 return refuse(behaviour.status, prompt, behaviour)
             if "image" in kinds and behaviour.picture_status is not None:
                 return refuse(behaviour.picture_status, "image input is not supported by this model", behaviour)
+            if behaviour.schema_status is not None and wants_schema(self.requests[-1].body):
+                return refuse(behaviour.schema_status, "structured output is not supported", behaviour)
             if "audio" in kinds:
                 transcript = behaviour.transcript
                 behaviour = msgspec.structs.replace(behaviour, pieces=words_of(transcript) if transcript else ())

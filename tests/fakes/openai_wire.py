@@ -9,6 +9,7 @@ from aiohttp import web
 from tests.fakes.answers import Event, damaged, finish_reason, json_response, message_of, redirect_of, texts_of
 from tests.fakes.behaviour import CACHED_TOKENS, PROMPT_TOKENS, Behaviour
 from tests.fakes.media import kind_of, parse_data_url
+from tests.fakes.schemas import openai_schema_complaint
 
 
 def openai_usage(behaviour: Behaviour, output: int) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def openai_complaint(body: Any) -> str | None:
         return "messages: too short"
     if any(message.get("role") not in ("system", "user", "assistant", "developer") for message in messages):
         return "messages: unknown role"
+    if (complaint := openai_schema_complaint(body.get("response_format"))) is not None:
+        return complaint
     complaints = (content_complaint(message) for message in messages)
     return next((complaint for complaint in complaints if complaint is not None), None)
 

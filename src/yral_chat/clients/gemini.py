@@ -157,6 +157,9 @@ class GeminiClient:
         config: dict[str, Any] = {"temperature": request.temperature, "maxOutputTokens": request.max_output_tokens}
         if self._thinking_budget is not None:
             config["thinkingConfig"] = {"thinkingBudget": self._thinking_budget}
+        if request.schema is not None:
+            # Not responseSchema, which takes a dialect of OpenAPI: this one is what OpenAI takes too.
+            config |= {"responseMimeType": "application/json", "responseJsonSchema": request.schema}
         body: dict[str, Any] = {
             "contents": [
                 {"parts": [_part(part) for part in parts], "role": "user" if role == "user" else "model"}

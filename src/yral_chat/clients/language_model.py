@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import msgspec
 
@@ -99,6 +99,9 @@ class ModelRequest(msgspec.Struct, frozen=True):
     """`system` is the byte-stable prefix; `messages` alternate freely and end with a user message.
 
     `deadline` is a `time.monotonic()` value in seconds: no attempt, wait or read goes past it.
+    `schema` asks for JSON of this JSON Schema instead of prose. Every object in it says `additionalProperties: false`
+    and requires all its properties, as OpenAI's strict mode wants it. It is a wish: a model that refuses it is asked
+    without, so that the prompt describes the answer too, and whoever reads the answer checks it.
     """
 
     system: str
@@ -109,6 +112,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
     max_output_tokens: int = 2048
     correlation_id: str = ""
     attempt: int = 1  # of this reply: a model without chance in it answers otherwise the next time
+    schema: dict[str, Any] | None = None
 
     @property
     def has_pictures(self) -> bool:

@@ -61,8 +61,8 @@ class ModelChain:
     Before the first token: a transient failure is tried again with the same model, then the next model is asked; any
     other failure goes to the next model at once; a refusal by a safety layer ends the chain, because asking around
     for a vendor that does not mind would defeat it. After the first token nothing is restarted. A model that refuses
-    a request with pictures is asked once more without them, and for a while shown none.
-    Everything happens inside `request.deadline`.
+    a request with pictures is asked once more without them, and for a while shown none; one that refuses a schema is
+    asked without. Everything happens inside `request.deadline`.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ModelChain:
                                 yield item
                         raise ModelFailure("unreachable", "the stream ended without a completion")
                     except ModelFailure as failure:
-                        if not has_begun and showing.hides_pictures_after(failure):
+                        if not has_begun and showing.gives_way_to(failure):
                             continue
                         settle(admission, failure)
                         if has_begun or failure.outcome == "blocked":

@@ -133,7 +133,7 @@ class OpenAIClient:
         messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
         heard = tuple(_sendable(message) for message in request.messages)
         messages += [{"role": role, "content": _content(parts)} for role, parts in alternating(heard)]
-        return {
+        body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
             "stream": True,
@@ -141,6 +141,10 @@ class OpenAIClient:
             "temperature": request.temperature,
             self._limit_name: request.max_output_tokens,
         }
+        if request.schema is not None:
+            answer = {"name": "answer", "schema": request.schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": answer}
+        return body
 
 
 def _sendable(message: ModelMessage) -> ModelMessage:

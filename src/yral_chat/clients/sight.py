@@ -1,4 +1,7 @@
-"""Which models take pictures: learned from their answers, because no vendor's list of models says it reliably."""
+"""What models do not take, pictures and schemas: learned from their answers, because no vendor's list of models says it
+reliably."""
+
+import msgspec
 
 from yral_chat.clients.language_model import ModelFailure, ModelRequest
 from yral_chat.clients.resilience import Clock
@@ -30,8 +33,8 @@ class Sight:
 
 
 class Showing:
-    """One request on its way to one model: `request` is what to send, with pictures or, once they were refused,
-    without them."""
+    """One request on its way to one model: `request` is what to send; what is refused of it is left out the next
+    time."""
 
     def __init__(self, request: ModelRequest, sight: Sight) -> None:
         self._sight = sight
@@ -45,15 +48,20 @@ class Showing:
         elif self._was_refused:
             self._sight.did_without()
 
-    def hides_pictures_after(self, failure: ModelFailure) -> bool:
-        """Whether it is worth asking at once again: pictures were shown, and may be what was refused.
+    def gives_way_to(self, failure: ModelFailure) -> bool:
+        """Whether it is worth asking at once again: pictures or a schema were sent, and may be what was refused.
 
-        Also 404: OpenRouter answers so when no endpoint of a model takes images. A refused key has other reasons.
+        Also 404: OpenRouter answers so when no endpoint of a model takes them. A refused key has other reasons.
         """
         is_refusal = failure.outcome == "model_gone" or (failure.outcome == "rejected" and not failure.is_outage)
-        if not (self._shows and is_refusal):
+        if not is_refusal:
             return False
-        self._shows = False
-        self._was_refused = True
-        self.request = self.request.without_pictures()
-        return True
+        if self._shows:
+            self._shows = False
+            self._was_refused = True
+            self.request = self.request.without_pictures()
+            return True
+        if self.request.schema is not None:
+            self.request = msgspec.structs.replace(self.request, schema=None)
+            return True
+        return False
