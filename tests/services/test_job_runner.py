@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from yral_chat.core.clock import SECOND, now
+from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
 from yral_chat.services import job_runner
@@ -91,6 +92,81 @@ async def test_what_cannot_be_done_is_kept_and_not_tried_for_ever(
         return bool(row[0]), row[1]
 
     assert await database.read(kept) == (True, "RuntimeError")
+
+
+async def test_names_do_not_wait_for_each_other_and_keep_their_limits(database: Database, work: Work) -> None:
+    running: list[str] = []
+    most, let_go, full = 0, asyncio.Event(), asyncio.Event()
+
+    async def hang(jobs: list[Job]) -> None:
+        nonlocal most
+        (job,) = jobs
+        running.append(job.id)
+        most = max(most, len(running))
+        if len(running) == 2:
+            full.set()
+        await let_go.wait()
+        running.remove(job.id)
+        await database.write(lambda uow: uow.jobs.delete(job.id))
+
+    runner = JobRunner(database)
+    for _ in range(5):
+        await database.write(lambda uow: uow.jobs.add("slow", {}))
+    runner.start({"slow": Kind(hang, group=1, at_once=2), "work": Kind(work.handle)}, [])
+    async with asyncio.timeout(10):
+        await full.wait()
+        await database.write(add, "quick")
+        runner.wake()
+        await work.changed.wait()
+    assert (work.done, most) == (["quick"], 2)
+    let_go.set()
+    async with asyncio.timeout(10):
+        while await database.read(lambda uow: uow.jobs.list_depths()):
+            await asyncio.sleep(0.01)
+    await runner.close()
+    assert most == 2
+
+
+async def test_urgent_ones_come_first(database: Database, work: Work) -> None:
+    runner = JobRunner(database)
+    runner._kinds = {"work": Kind(work.handle, group=1)}
+    for name, priority in (("first", 0), ("urgent", 5), ("late", -1)):
+        await database.write(lambda uow, n, p: uow.jobs.add("work", {"name": n}, priority=p), name, priority)
+    while await runner.run_due():
+        pass
+    assert work.done == ["urgent", "first", "late"]
+
+
+async def test_a_job_that_nobody_can_do_is_kept_for_the_operator(database: Database, work: Work) -> None:
+    runner = JobRunner(database)
+    await database.write(lambda uow: uow.jobs.add("of another version", {}))
+    runner.start({"work": Kind(work.handle)}, [])
+    async with asyncio.timeout(10):
+        while not await database.read(lambda uow: uow.jobs.count_dead()):
+            await asyncio.sleep(0.01)
+    await runner.close()
+    (dead,) = await database.read(lambda uow: uow.jobs.list_queued(is_dead=True, most=10))
+    assert (dead.name, dead.last_error) == ("of another version", "no handler")
+    assert await database.write(lambda uow: uow.jobs.purge_dead()) == 1
+
+
+async def test_the_gauges_tell_depth_age_failures_and_the_dead(database: Database, work: Work) -> None:
+    metrics = Metrics()
+    runner = JobRunner(database, metrics)
+    runner._kinds = {"work": Kind(work.handle, attempts=1)}
+    work.failures["never"] = 1
+    await database.write(add, "never")
+    await runner.run_due()
+    await database.write(add, "waits", "waits too")
+    await runner.measure()
+    shown = metrics.render().decode()
+    assert 'job_queue_depth{name="work"} 2.0' in shown
+    assert 'jobs_failed_total{name="work"} 1.0' in shown
+    assert "jobs_dead 1.0" in shown
+    await runner.run_due()
+    await runner.measure()
+    assert 'job_queue_depth{name="work"} 0.0' in metrics.render().decode()
+    assert 'job_oldest_seconds{name="work"} 0.0' in metrics.render().decode()
 
 
 async def test_a_leased_job_is_nobody_elses_until_the_lease_ends(database: Database) -> None:

@@ -15,7 +15,8 @@ import orjson
 from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.core.version import SERVICE_NAME, VERSION
 
-TIMEOUT = aiohttp.ClientTimeout(total=10.0, connect=5.0)
+# A job waits for it, and nobody else.
+TIMEOUT_SECONDS = 10.0
 USER_AGENT = f"{SERVICE_NAME.replace(' ', '-')}/{VERSION}"
 
 
@@ -34,10 +35,14 @@ class WebhookPaused(Exception):
 class Webhook:
     """One address. Without one, nobody is told and `is_enabled` is false."""
 
-    def __init__(self, url: str | None, secret: str | None, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self, url: str | None, secret: str | None, breaker: CircuitBreaker, *, seconds: float = TIMEOUT_SECONDS
+    ) -> None:
+        """`seconds` is how long the receiver has for its answer."""
         self.breaker = breaker
         self._url = url
         self._secret = secret.encode() if secret else None
+        self._timeout = aiohttp.ClientTimeout(total=seconds)
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -72,7 +77,7 @@ class Webhook:
         if self._secret is not None:
             headers["X-Yral-Signature"] = signature(self._secret, body, int(time.time()))
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=TIMEOUT, cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
         # A redirect could lead anywhere, and the body with it. The answer's body is not read: nobody needs it.
         async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             return response.status
