@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.waiting import until
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database, UnitOfWork
@@ -120,9 +121,11 @@ async def test_names_do_not_wait_for_each_other_and_keep_their_limits(database: 
         await work.changed.wait()
     assert (work.done, most) == (["quick"], 2)
     let_go.set()
-    async with asyncio.timeout(10):
-        while await database.read(lambda uow: uow.jobs.list_depths()):
-            await asyncio.sleep(0.01)
+
+    async def is_done() -> bool:
+        return await database.read(lambda uow: uow.jobs.list_depths()) == []
+
+    await until(is_done, what="all are done")
     await runner.close()
     assert most == 2
 
@@ -141,9 +144,11 @@ async def test_a_job_that_nobody_can_do_is_kept_for_the_operator(database: Datab
     runner = JobRunner(database)
     await database.write(lambda uow: uow.jobs.add("of another version", {}))
     runner.start({"work": Kind(work.handle)}, [])
-    async with asyncio.timeout(10):
-        while not await database.read(lambda uow: uow.jobs.count_dead()):
-            await asyncio.sleep(0.01)
+
+    async def is_buried() -> int:
+        return await database.read(lambda uow: uow.jobs.count_dead())
+
+    await until(is_buried, what="it is kept as dead")
     await runner.close()
     (dead,) = await database.read(lambda uow: uow.jobs.list_queued(is_dead=True, most=10))
     assert (dead.name, dead.last_error) == ("of another version", "no handler")
