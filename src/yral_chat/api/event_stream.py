@@ -36,7 +36,7 @@ class EventStreamResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         writer = asyncio.create_task(self._write(send))
-        listener = asyncio.create_task(_until_gone(receive))
+        listener = asyncio.create_task(until_gone(receive))
         try:
             await asyncio.wait((writer, listener), return_when=asyncio.FIRST_COMPLETED)
             if writer.done():
@@ -57,6 +57,7 @@ class EventStreamResponse(Response):
             self._on_complete()
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
+    """Returns when the client has left; its body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -151,6 +151,14 @@ class TurnEngine:
             if running.turn.conversation_id == conversation_id:
                 running.stop("deleted")
 
+    async def stop_user(self, user_id: str) -> None:
+        """Ends what runs for somebody whose account goes; returns when nothing more of it will be stored."""
+        mine = [running for running in self._running.values() if running.turn.user_id == user_id]
+        for running in mine:
+            running.stop("deleted")
+        for running in mine:
+            await running.finished.wait()
+
     def hand_over(self, reply_id: str) -> None:
         """Notes that somebody has received this reply."""
         self._handed_over.add(reply_id)
@@ -290,11 +298,7 @@ class TurnEngine:
     def _count_calls(self, running: RunningTurn) -> None:
         if running.first_token_seconds is not None:
             self._metrics.turn_first_token.observe(running.first_token_seconds)
-        for call in running.calls:
-            for kind in ("prompt", "cached", "output", "thinking"):
-                count = getattr(call.usage, kind)
-                if count:
-                    self._metrics.tokens_used(call.provider, call.model, kind, count)
+        count_tokens(self._metrics, running.calls)
 
     # what keeps turns alive
 
@@ -361,6 +365,14 @@ class TurnEngine:
         logger.info("turn.taken_over", turn_id=turn.id, attempt=taken.turn.attempt)
         uow.after_commit(lambda: self._launch(taken.turn, taken.user_message, taken.influencer_id, new_id()))
         uow.after_commit(self._wake_jobs)
+
+
+def count_tokens(metrics: Metrics, calls: list[ModelCall]) -> None:
+    """Adds what these calls cost to the series."""
+    for call in calls:
+        for kind in ("prompt", "cached", "output", "thinking"):
+            if count := getattr(call.usage, kind):
+                metrics.tokens_used(call.provider, call.model, kind, count)
 
 
 def _cancelled(text: str) -> Ending:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from yral_chat.clients.language_model import Usage
 from yral_chat.core.errors import (
     AppError,
     ContentBlocked,
@@ -39,6 +40,8 @@ class TurnResult(msgspec.Struct, frozen=True):
     error: AppError | None = None
     is_running: bool = False
     is_retryable: bool = True
+    usage: Usage | None = None  # None: this reply was written before
+    is_truncated: bool = False
 
     def frame(self, attempt: int, place: int | None = None) -> bytes:
         """The last event of the stream: `done` or `error` (contract section 9.2).
@@ -73,7 +76,14 @@ class TurnResult(msgspec.Struct, frozen=True):
 def result_of(user_message: Message | None, message: Message | None, outcome: Ending) -> TurnResult:
     """The result of an attempt that ended with `outcome` and left `message`."""
     if outcome.error_code is None:
-        return TurnResult(user_message, message, outcome.provider or "unknown", outcome.model)
+        return TurnResult(
+            user_message,
+            message,
+            outcome.provider or "unknown",
+            outcome.model,
+            usage=outcome.usage,
+            is_truncated=outcome.outcome == "truncated",
+        )
     failure = FAILURES[outcome.error_code]
     error = outcome.error or ModelUnavailable()
     details = {"user_message": user_message, "assistant_message": message} if message is not None else {}
