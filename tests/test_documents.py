@@ -131,6 +131,8 @@ def test_the_examples_for_clients_work(checkout: Checkout) -> None:
     assert next(found) == "", "opening a conversation"
     assert '"client_message_id":"8d6f2f0c-1"' in next(found)
     assert next(found).lower() == "idempotency-replayed: true"
+    assert '"message_type":"multimodal"' in next(found)
+    assert '"origin":"image"' in next(found)
     streamed, resumed = next(found), next(found)
     assert (streamed.count("event: start"), streamed.count("event: done")) == (1, 1)
     assert resumed.count("event: start") == 0
@@ -139,6 +141,7 @@ def test_the_examples_for_clients_work(checkout: Checkout) -> None:
     assert stopped.startswith('{"id":')
     assert '"attempt":2' in stopped
     assert next(found).count('"messages":[') == 2
+    assert '"content":"Hello, Grace!"' in next(found)
     assert re.search(r"\nunread: \d+, continue with since=\d+$", next(found))
     assert '"error":"not_found"' in next(found)
     assert next(found, None) is None

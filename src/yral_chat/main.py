@@ -10,9 +10,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from yral_chat import jobs
 from yral_chat.api import errors, health, media
 from yral_chat.api.multipart import OVERHEAD_BYTES
-from yral_chat.api.v1 import auth, conversations, inbox, influencers, messages, pictures
+from yral_chat.api.v1 import auth, conversations, human, inbox, influencers, messages, pictures
 from yral_chat.api.v1 import media as uploads
 from yral_chat.api.v2 import conversations as conversations_v2
+from yral_chat.api.v3 import conversations as conversations_v3
 from yral_chat.core.config import Settings
 from yral_chat.core.metrics import Metrics
 from yral_chat.core.version import SERVICE_NAME, VERSION
@@ -27,7 +28,9 @@ from yral_chat.web import routes as web
 ROUTERS = (
     messages.router,
     conversations_v2.router,
+    conversations_v3.router,
     conversations.router,
+    human.router,
     influencers.router,
     pictures.router,
     uploads.router,

@@ -29,6 +29,7 @@ from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.job_runner import JobRunner
 from yral_chat.services.media import MediaService
 from yral_chat.services.notifications import NotificationService
+from yral_chat.services.people import PeopleService
 from yral_chat.services.pictures import PictureService
 from yral_chat.services.status import StatusService
 from yral_chat.services.turns import TurnEngine, TurnService
@@ -75,6 +76,14 @@ class Resources:
         self.notifications = self._build_notifications()
         self.chat = ChatService(
             self.database, self.hub, self.influencers, self.engine, self.profiles, wake_jobs=self.jobs.wake
+        )
+        self.people = PeopleService(
+            settings,
+            self.database,
+            self.hub,
+            self.profiles,
+            list_handed_over=self.engine.list_handed_over,
+            wake_jobs=self.jobs.wake,
         )
         self.inbox = InboxService(settings, self.database, self.hub, renew_url=self._renew_url)
         self.upkeep = UpkeepService(settings, self.database, self.influencers)

@@ -13,6 +13,7 @@ from tests.service import FakeModel, Service
 
 C = "/api/v1/chat/conversations"
 M = f"{C}/{{conversation_id}}/messages"
+H = "/api/v1/chat/human/conversations"
 NONE: list[Json] = []
 TOKEN: list[Json] = [{"HTTPBearer": []}]
 OPTIONAL: list[Json] = [{"HTTPBearer": []}, {}]
@@ -31,6 +32,10 @@ ROUTES: list[tuple[str, str, list[Json], set[int]]] = [
     ("POST", C, TOKEN, {401, 404, 413, 422, 429, 503}),
     ("GET", C, TOKEN, {401, 422, 429, 503}),
     ("GET", "/api/v2/chat/conversations", TOKEN, {401, 403, 422, 429, 503}),
+    ("GET", "/api/v3/chat/conversations", TOKEN, {401, 422, 429, 503}),
+    ("GET", H, TOKEN, {401, 422, 429, 503}),
+    ("POST", H, TOKEN, {401, 413, 422, 429, 503}),
+    ("POST", f"{H}/{{conversation_id}}/messages", TOKEN, {401, 403, 404, 409, 413, 422, 429, 503}),
     ("GET", f"{C}/{{conversation_id}}", TOKEN, {401, 403, 404, 429, 503}),
     ("DELETE", f"{C}/{{conversation_id}}", TOKEN, {401, 403, 404, 429, 503}),
     ("GET", M, TOKEN, {401, 403, 404, 422, 429, 503}),
@@ -38,7 +43,7 @@ ROUTES: list[tuple[str, str, list[Json], set[int]]] = [
     ("POST", f"{M}/stream", TOKEN, {401, 403, 404, 409, 413, 422, 429, 503}),
     ("GET", f"{M}/{{message_id}}/stream", TOKEN, {401, 403, 404, 409, 429, 503}),
     ("POST", f"{M}/{{message_id}}/regenerate", TOKEN, {401, 403, 404, 409, 422, 429, 503, 504}),
-    ("POST", f"{M}/{{message_id}}/cancel", TOKEN, {401, 403, 404, 429, 503}),
+    ("POST", f"{M}/{{message_id}}/cancel", TOKEN, {401, 403, 404, 409, 429, 503}),
     ("POST", f"{C}/{{conversation_id}}/read", TOKEN, {401, 403, 404, 429, 503}),
     ("POST", f"{C}/{{conversation_id}}/images", TOKEN, {401, 403, 404, 409, 413, 422, 429, 503, 504}),
     ("POST", "/api/v1/media/upload", TOKEN, {400, 401, 413, 415, 422, 429, 503}),
@@ -72,7 +77,7 @@ def test_every_route_is_documented(
     assert operation.get("security", []) == security
     responses = operation["responses"]
     assert {str(status) for status in statuses} <= responses.keys()
-    success = "201" if (method, path) in (("POST", C), ("POST", f"{C}/{{conversation_id}}/images")) else "200"
+    success = "201" if (method, path) in (("POST", C), ("POST", H), ("POST", f"{C}/{{conversation_id}}/images")) else "200"
     assert success in responses
     for status, response in responses.items():
         is_health = path.startswith("/health")

@@ -13,7 +13,7 @@ from yral_chat.db.execution import Executor, Parameters, Statement
 from yral_chat.db.migrations import open_engine
 from yral_chat.db.repositories.media import MediaObject
 from yral_chat.db.repositories.pictures import PictureRequest
-from yral_chat.services import chat
+from yral_chat.services import chat, people
 from yral_chat.services.turns import accepting, ending
 from yral_chat.services.turns.records import Ending, Limits, NewMessage
 
@@ -118,6 +118,25 @@ def live_through(uow: UnitOfWork) -> None:
     uow.pictures.find_newest(conversation)
     uow.pictures.begin("picture", 2)
     uow.pictures.end("picture", "failed", "TRANSIENT", now())
+    chat_with_people(uow)
+
+
+def chat_with_people(uow: UnitOfWork) -> None:
+    """One human chat with everything that requests do in it."""
+    with_other = chat._open_with(uow, "user", "other")["id"]
+    chat._open_with(uow, "other", "user")
+    stored, sides = people._open(uow, with_other, "user")
+    message = people._store(uow, stored, "user", NewMessage("Hello"))
+    accepting.find_repeated(uow, with_other, "user", NewMessage("Hello"), 120_000_000)
+    people.show(uow, with_other, sides["other"].principal_id)
+    for type_ in ("ai", "human", "all"):
+        for is_unread in (False, True):
+            chat._list_unified(uow, "other", type_, is_unread, 20, 0)
+    chat._list_messages(uow, "other", with_other, 50, 0, False, False)
+    chat._list_beside(uow, "other", with_other, 50, message["id"], None, False, False)
+    chat._mark_read(uow, "other", with_other)
+    for user_id in ("user", "other"):
+        chat._delete(uow, user_id, with_other)
 
 
 # Tables that are empty but for what a job has not folded yet.

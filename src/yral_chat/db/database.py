@@ -21,6 +21,7 @@ from yral_chat.db.repositories.jobs import JobRepository
 from yral_chat.db.repositories.media import MediaRepository
 from yral_chat.db.repositories.memories import MemoryRepository
 from yral_chat.db.repositories.messages import MediaUrl, MessageRepository
+from yral_chat.db.repositories.participants import ParticipantRepository
 from yral_chat.db.repositories.pictures import PictureRepository
 from yral_chat.db.repositories.settings import SettingsRepository
 from yral_chat.db.repositories.turns import TurnRepository
@@ -43,6 +44,10 @@ class UnitOfWork:
     @cached_property
     def conversations(self) -> ConversationRepository:
         return ConversationRepository(self._executor)
+
+    @cached_property
+    def participants(self) -> ParticipantRepository:
+        return ParticipantRepository(self._executor)
 
     @cached_property
     def messages(self) -> MessageRepository:

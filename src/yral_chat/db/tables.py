@@ -81,7 +81,7 @@ conversations = Table(
     Column("type", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("influencer_id", Text, ForeignKey("influencers.id")),
-    # Human chats: the other person, and both in a fixed order, so that a pair has one conversation.
+    # Human chats: the person who did not open it, and a hash of both without order, so that a pair has one.
     Column("other_user_id", Text),
     Column("pair", Text),
     Column("last_seq", BigInteger, nullable=False),
@@ -113,12 +113,41 @@ participants = Table(
     Column("principal_id", Text, primary_key=True),
     Column("type", Text, nullable=False),  # of the conversation, so that one index serves a filtered inbox
     Column("unread_count", Integer, nullable=False),
+    # What this side of a human chat has deleted: messages up to this one, and how many they were.
     Column("cleared_seq", BigInteger, nullable=False, server_default="0"),
+    Column("cleared_count", Integer, nullable=False, server_default="0"),
     _time("read_at", nullable=True),
-    Column("is_hidden", Boolean, nullable=False, server_default=text("false")),  # deleted by this side of a human chat
+    Column("read_seq", BigInteger, nullable=False, server_default="0"),  # how far this side of a human chat has read
+    # Of a human chat: deleted by this side, or opened by the other and still empty. Then nothing is unread.
+    Column("is_hidden", Boolean, nullable=False, server_default=text("false")),
+    Column("is_persona", Boolean, nullable=False, server_default=text("false")),  # the side of the persona
     _time("updated_at"),  # of the conversation
-    Index("ix_participants_inbox", "principal_id", "type", text("updated_at DESC"), "conversation_id"),
-    Index("ix_participants_inbox_all", "principal_id", text("updated_at DESC"), "conversation_id"),
+    Index(
+        "ix_participants_inbox",
+        "principal_id",
+        "type",
+        text("updated_at DESC"),
+        "conversation_id",
+        sqlite_where=text("NOT is_hidden"),
+        postgresql_where=text("NOT is_hidden"),
+    ),
+    Index(
+        "ix_participants_inbox_all",
+        "principal_id",
+        text("updated_at DESC"),
+        "conversation_id",
+        sqlite_where=text("NOT is_hidden"),
+        postgresql_where=text("NOT is_hidden"),
+    ),
+    # What people have not read is little; what the owners of personas have not read is most of everything.
+    Index(
+        "ix_participants_unread",
+        "principal_id",
+        text("updated_at DESC"),
+        "conversation_id",
+        sqlite_where=text("unread_count > 0 AND NOT is_persona"),
+        postgresql_where=text("unread_count > 0 AND NOT is_persona"),
+    ),
 )
 
 messages = Table(
@@ -324,7 +353,7 @@ jobs = Table(
     Column("last_error", Text),
     Column("is_dead", Boolean, nullable=False),  # tried too often: kept for the operator
     _time("created_at"),
-    Index("ix_jobs_due", "is_dead", text("priority DESC"), "run_at", "id"),
+    Index("ix_jobs_due", "is_dead", "name", text("priority DESC"), "run_at", "id"),
 )
 
 events = Table(

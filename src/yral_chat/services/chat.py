@@ -12,20 +12,25 @@ from yral_chat.core.errors import (
     InfluencerNotFound,
     Invalid,
     MessageNotFound,
-    NotYourConversation,
     PrincipalNotOwned,
 )
 from yral_chat.core.ids import new_id
-from yral_chat.core.objects import Conversation, ConversationSummary, ConversationUser, Message
+from yral_chat.core.objects import Conversation, ConversationSummary, Json, Message
 from yral_chat.db.database import Database, UnitOfWork
-from yral_chat.db.repositories.conversations import InboxType, StoredConversation, last_message_columns
+from yral_chat.db.repositories.conversations import InboxType, StoredConversation, last_message_columns, user_of
+from yral_chat.db.repositories.participants import Side
 from yral_chat.realtime.hub import Hub
+from yral_chat.services import people
+from yral_chat.services.erasing import erase_conversation
 from yral_chat.services.influencers import InfluencerService
-from yral_chat.services.media.service import remove_files
+from yral_chat.services.prompts import names_user, resolve_names
 from yral_chat.services.turns import TurnEngine
-from yral_chat.services.turns.accepting import open_for_reader, open_for_user
+from yral_chat.services.turns.accepting import open_for_participant, open_for_reader
 
 InboxFilter = Literal["ai", "human", "all"]
+
+# How those see a conversation who have deleted nothing of it.
+WHOLE = Side("", unread_count=0, cleared_seq=0, cleared_count=0, read_seq=0, is_hidden=False)
 
 _TYPES: dict[InboxFilter, InboxType | None] = {"ai": "ai_chat", "human": "human_chat", "all": None}
 
@@ -35,6 +40,12 @@ class InboxPage(TypedDict):
 
     conversations: list[ConversationSummary]
     total: int
+
+
+class UnifiedPage(InboxPage):
+    """Of the v3 list; `unread_total` messages of all conversations, whatever the page shows."""
+
+    unread_total: int
 
 
 class HistoryPage(TypedDict):
@@ -71,10 +82,15 @@ class ChatService:
 
     async def open(self, user_id: str, influencer_id: str) -> Conversation:
         """The user's conversation with the influencer, made when there is none. Raises InfluencerNotFound."""
-        return await self._present(await self._database.write(_open, user_id, influencer_id))
+        user_name = await self._name_for_greeting(user_id, influencer_id)
+        return await self._present(await self._database.write(_open, user_id, influencer_id, user_name))
+
+    async def open_with(self, user_id: str, participant_id: str) -> Conversation:
+        """The conversation of two people, made when there is none. Raises Invalid for a persona, and for oneself."""
+        return await self._present(await self._database.write(_open_with, user_id, participant_id))
 
     async def get(self, reader_id: str, conversation_id: str) -> Conversation:
-        """For the user, or for the owner of the bot."""
+        """For the user, for either of two people, or for the owner of the bot."""
         return await self._present(await self._database.read(_get, reader_id, conversation_id))
 
     async def list_own(self, user_id: str, *, influencer_id: str | None, limit: int, offset: int) -> InboxPage:
@@ -98,6 +114,14 @@ class ChatService:
         """
         page = await self._database.read(_list_inbox, user_id, principal, type_, influencer_id, limit, offset)
         return await self._present_page(page)
+
+    async def list_unified(
+        self, user_id: str, *, type_: InboxFilter, is_unread: bool, limit: int, offset: int
+    ) -> UnifiedPage:
+        """The v3 list: the user's own inbox; with `is_unread` what has something unread in it."""
+        page = await self._database.read(_list_unified, user_id, type_, is_unread, limit, offset)
+        await self._present_page(page)
+        return page
 
     async def list_messages(
         self,
@@ -124,32 +148,47 @@ class ChatService:
         """Everything the other side has said is read."""
 
         def unit(uow: UnitOfWork) -> ReadMark:
-            mark = _mark_read(uow, reader_id, conversation_id)
-            data = {
-                "conversation_id": conversation_id,
-                "unread_count": mark["unread_count"],
-                "read_at": mark["last_read_at"],
-                "reader_id": reader_id,
-            }
-            seq = uow.events.add(reader_id, conversation_id, "conversation_read", data)
-            uow.after_commit(lambda: self._hub.publish(reader_id, "conversation_read", data, seq=seq))
+            mark, counts = _mark_read(uow, reader_id, conversation_id)
+            # In one order everywhere, so that two units cannot wait for each other.
+            for user_id, unread in sorted(counts.items()):
+                data = {
+                    "conversation_id": conversation_id,
+                    "unread_count": unread,
+                    "read_at": mark["last_read_at"],
+                    "reader_id": reader_id,
+                }
+                self._tell(uow, user_id, conversation_id, "conversation_read", data)
             return mark
 
         return await self._database.write(unit)
 
     async def delete(self, user_id: str, conversation_id: str) -> int:
-        """The conversation goes with everything in it; returns how many messages it had."""
+        """The conversation goes with everything in it; returns how many messages it had.
+
+        Of two people the other one keeps it.
+        """
 
         def unit(uow: UnitOfWork) -> int:
             count = _delete(uow, user_id, conversation_id)
-            data = {"conversation_id": conversation_id}
-            seq = uow.events.add(user_id, conversation_id, "conversation_deleted", data)
             uow.after_commit(lambda: self._engine.stop_conversation(conversation_id))
             uow.after_commit(self._wake_jobs)
-            uow.after_commit(lambda: self._hub.publish(user_id, "conversation_deleted", data, seq=seq))
+            data = {"conversation_id": conversation_id}
+            self._tell(uow, user_id, conversation_id, "conversation_deleted", data)
             return count
 
         return await self._database.write(unit)
+
+    def _tell(self, uow: UnitOfWork, user_id: str, conversation_id: str, event: str, data: Json) -> None:
+        """A durable event for the user's sockets."""
+        seq = uow.events.add(user_id, conversation_id, event, data)
+        uow.after_commit(lambda: self._hub.publish(user_id, event, data, seq=seq))
+
+    async def _name_for_greeting(self, user_id: str, influencer_id: str) -> str:
+        """The user's name where the persona greets by name; "" where it does not, or nobody knows it."""
+        influencer = await self._influencers.find(influencer_id)
+        if influencer is None or not self._profiles.is_enabled or not names_user(influencer.initial_greeting):
+            return ""
+        return (await self._profiles.get(user_id)).username or ""
 
     async def _present(self, conversation: Conversation) -> Conversation:
         _present_influencer(conversation, self._influencers.absolute, is_list=False)
@@ -182,14 +221,14 @@ def _present_influencer(conversation: ConversationSummary, absolute: Callable[[s
         influencer["suggested_messages"] = None
 
 
-def _open(uow: UnitOfWork, user_id: str, influencer_id: str) -> Conversation:
+def _open(uow: UnitOfWork, user_id: str, influencer_id: str, user_name: str = "") -> Conversation:
     conversation_id = uow.conversations.find_id(user_id, influencer_id)
     if conversation_id is None:
-        conversation_id = _add(uow, user_id, influencer_id)
+        conversation_id = _add(uow, user_id, influencer_id, user_name)
     return _view(uow, conversation_id, user_id)
 
 
-def _add(uow: UnitOfWork, user_id: str, influencer_id: str) -> str:
+def _add(uow: UnitOfWork, user_id: str, influencer_id: str, user_name: str) -> str:
     influencer = uow.influencers.find(influencer_id)
     if influencer is None or influencer.status == "discontinued":
         raise InfluencerNotFound
@@ -201,7 +240,7 @@ def _add(uow: UnitOfWork, user_id: str, influencer_id: str) -> str:
         found = uow.conversations.find_id(user_id, influencer_id)
         assert found is not None  # noqa: S101 - the unique pair is what refused ours
         return found
-    greeting = influencer.initial_greeting
+    greeting = resolve_names(influencer.initial_greeting, influencer.display_name, user_name)
     if greeting:
         _greet(uow, conversation_id, user_id, influencer_id, greeting, time)
     uow.counters.add(influencer_id, conversations=1, all_messages=1 if greeting else 0)
@@ -241,29 +280,34 @@ def _greet(uow: UnitOfWork, conversation_id: str, user_id: str, influencer_id: s
     uow.conversations.touch(conversation_id, time, reader=user_id, unread=1)
 
 
+def _open_with(uow: UnitOfWork, user_id: str, participant_id: str) -> Conversation:
+    return _view(uow, people.open_pair(uow, user_id, participant_id), user_id)
+
+
 def _view(uow: UnitOfWork, conversation_id: str, reader_id: str) -> Conversation:
-    """A reader's view with recent messages: the user's own, or the bot owner's."""
+    """A reader's view with recent messages: a participant's own, or the bot owner's."""
     stored = open_for_reader(uow, conversation_id, reader_id)
     principal = _side(stored, reader_id)
     summary = uow.conversations.find_summary(conversation_id, principal)
     if summary is None:
         raise ConversationNotFound
-    if principal != stored.user_id:
-        summary["user"] = _user(stored.user_id)
-    return {**summary, "recent_messages": uow.messages.list_recent(conversation_id)}
+    if principal == stored.influencer_id:
+        summary["user"] = user_of(stored.user_id)
+    cleared = _cleared(uow, stored, reader_id).cleared_seq
+    return {**summary, "recent_messages": uow.messages.list_recent(conversation_id, cleared=cleared)}
 
 
 def _side(conversation: StoredConversation, reader_id: str) -> str:
     """The principal whose view this reader has: one who is both user and owner has the user's."""
-    if reader_id == conversation.user_id:
-        return conversation.user_id
-    if conversation.influencer_id is None:
-        raise NotYourConversation
+    if reader_id == conversation.user_id or conversation.influencer_id is None:
+        return reader_id
     return conversation.influencer_id
 
 
-def _user(user_id: str) -> ConversationUser:
-    return {"principal_id": user_id, "username": None, "profile_picture_url": None}
+def _cleared(uow: UnitOfWork, conversation: StoredConversation, reader_id: str) -> Side:
+    """What the reader has deleted of it; with a persona everything or nothing."""
+    side = uow.participants.find_side(conversation.id, reader_id) if conversation.influencer_id is None else None
+    return side or WHOLE
 
 
 def _get(uow: UnitOfWork, reader_id: str, conversation_id: str) -> Conversation:
@@ -322,7 +366,7 @@ def _list(
     )
     if not is_own:
         for conversation in found:
-            conversation["user"] = _user(conversation["user_id"])
+            conversation["user"] = user_of(conversation["user_id"])
     return {"conversations": found, "total": total}
 
 
@@ -336,9 +380,30 @@ def _count(uow: UnitOfWork, principal: str, type_: InboxFilter, influencer_id: s
     return {"ai": ai, "human": human, "all": ai + human}[type_]
 
 
-def _total(uow: UnitOfWork, conversation: StoredConversation, *, is_complete: bool) -> int:
+def _list_unified(
+    uow: UnitOfWork, user_id: str, type_: InboxFilter, is_unread: bool, limit: int, offset: int
+) -> UnifiedPage:
+    unread = uow.participants.count_unread(user_id)
+    if is_unread:
+        ai, human = unread.ai_conversations, unread.human_conversations
+    else:
+        ai, human = uow.conversations.count(user_id)
+    found = uow.conversations.list_inbox(
+        user_id,
+        is_bot=False,
+        type_=_TYPES[type_],
+        influencer_id=None,
+        limit=limit,
+        offset=offset,
+        is_unread=is_unread,
+    )
+    total = {"ai": ai, "human": human, "all": ai + human}[type_]
+    return {"conversations": found, "total": total, "unread_total": unread.messages}
+
+
+def _total(uow: UnitOfWork, conversation: StoredConversation, side: Side, *, is_complete: bool) -> int:
     unfinished = uow.messages.count_unfinished(conversation.id) if is_complete else 0
-    return conversation.message_count + conversation.banner_count + unfinished
+    return conversation.message_count - side.cleared_count + conversation.banner_count + unfinished
 
 
 def _list_messages(
@@ -351,9 +416,15 @@ def _list_messages(
     is_complete: bool,
 ) -> HistoryPage:
     conversation = open_for_reader(uow, conversation_id, reader_id)
-    total = _total(uow, conversation, is_complete=is_complete)
+    side = _cleared(uow, conversation, reader_id)
+    total = _total(uow, conversation, side, is_complete=is_complete)
     found = uow.messages.list_page(
-        conversation_id, limit=limit, offset=offset, is_ascending=is_ascending, is_complete=is_complete
+        conversation_id,
+        cleared=side.cleared_seq,
+        limit=limit,
+        offset=offset,
+        is_ascending=is_ascending,
+        is_complete=is_complete,
     )
     return {"messages": found, "total": total, "has_more": offset + len(found) < total}
 
@@ -369,47 +440,47 @@ def _list_beside(
     is_complete: bool,
 ) -> HistoryPage:
     conversation = open_for_reader(uow, conversation_id, reader_id)
+    side = _cleared(uow, conversation, reader_id)
     seq = uow.messages.find_seq(conversation_id, before or after or "")
-    if seq is None:
+    if seq is None or seq <= side.cleared_seq:
         raise MessageNotFound
     is_older = before is not None
     found, has_more = uow.messages.list_beside(
-        conversation_id, seq, limit=limit, is_older=is_older, is_complete=is_complete
+        conversation_id, seq, cleared=side.cleared_seq, limit=limit, is_older=is_older, is_complete=is_complete
     )
     if is_older == is_ascending:  # nearest first is newest first on the older side
         found.reverse()
     return {
         "messages": found,
-        "total": _total(uow, conversation, is_complete=is_complete),
+        "total": _total(uow, conversation, side, is_complete=is_complete),
         "has_more": has_more,
     }
 
 
-def _mark_read(uow: UnitOfWork, reader_id: str, conversation_id: str) -> ReadMark:
-    conversation = uow.conversations.find_locked(conversation_id)
-    if conversation is None:
-        raise ConversationNotFound
-    if reader_id not in (conversation.user_id, conversation.owner_id):
-        raise NotYourConversation
-    principal = _side(conversation, reader_id)
-    side: Literal["assistant", "user"] = "assistant" if principal == conversation.user_id else "user"
+def _mark_read(uow: UnitOfWork, reader_id: str, conversation_id: str) -> tuple[ReadMark, dict[str, int]]:
+    """What the reader is answered, and the unread counts of everybody who is told of it."""
+    conversation = open_for_reader(uow, conversation_id, reader_id, is_locked=True)
     time = now()
-    uow.messages.mark_read(conversation_id, side)
-    uow.conversations.mark_read(conversation_id, principal, side, time)
-    return {
-        "id": conversation_id,
-        "unread_count": uow.conversations.count_unread(conversation_id, principal),
-        "last_read_at": to_text(time),
-    }
+    if conversation.influencer_id is None:
+        counts = people.mark_read(uow, conversation, reader_id, time)
+    else:
+        counts = {reader_id: _mark_persona_read(uow, conversation, _side(conversation, reader_id), time)}
+    mark: ReadMark = {"id": conversation_id, "unread_count": counts[reader_id], "last_read_at": to_text(time)}
+    return mark, counts
+
+
+def _mark_persona_read(uow: UnitOfWork, conversation: StoredConversation, principal: str, time: int) -> int:
+    """Of a conversation with a persona, for one of its sides; returns what is unread after that."""
+    side: Literal["assistant", "user"] = "assistant" if principal == conversation.user_id else "user"
+    uow.messages.mark_read(conversation.id, side)
+    uow.conversations.mark_read(conversation.id, principal, side, time)
+    return uow.conversations.count_unread(conversation.id, principal)
 
 
 def _delete(uow: UnitOfWork, user_id: str, conversation_id: str) -> int:
-    uow.conversations.find_locked(conversation_id)
-    conversation = open_for_user(uow, conversation_id, user_id)
-    files = uow.media.list_keys_of_conversation(conversation_id)
-    uow.events.delete_of_conversation(conversation_id)
-    uow.conversations.delete_ai(conversation)
-    remove_files(uow, uow.media.delete_unused(files))
-    if conversation.influencer_id is not None:
-        uow.counters.add(conversation.influencer_id, conversations=-1, all_messages=-conversation.message_count)
+    conversation = open_for_participant(uow, conversation_id, user_id, is_locked=True)
+    if conversation.influencer_id is None:
+        return people.delete(uow, conversation, user_id)
+    erase_conversation(uow, conversation)
+    uow.conversations.count_for(user_id, ai=-1)
     return conversation.message_count

@@ -14,7 +14,7 @@ from yral_chat.api.deps import Caller, IdempotencyKey, PathId, Services, absent_
 from yral_chat.api.errors import errors
 from yral_chat.api.event_stream import EventStreamResponse
 from yral_chat.api.v1.schemas import SendMessage, SendResult
-from yral_chat.core.errors import AppError, Invalid
+from yral_chat.core.errors import AppError, Invalid, NotStreamable
 from yral_chat.core.objects import Message
 from yral_chat.resources import Resources
 from yral_chat.services.turns import Attached, NewMessage
@@ -59,11 +59,14 @@ async def send_message(
     services: Services,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Sends a message and answers with the reply, within 28 seconds."""
+    """Sends a message and answers with the reply, within 28 seconds; between people there is none."""
     started = time.monotonic()
-    message = _new_message(services, body, idempotency_key)
-    attached = await services.turns.send(caller.user_id, conversation_id, message)
-    return await _wait(request, services, attached, started)
+    message = new_message(services, body, idempotency_key)
+    try:
+        attached = await services.turns.send(caller.user_id, conversation_id, message)
+    except NotStreamable:  # nobody replies there: a human chat, whose own route it is that its clients use
+        attached = await services.people.send(caller.user_id, conversation_id, message)
+    return await wait(request, services, attached, started)
 
 
 @router.post(
@@ -77,7 +80,7 @@ async def stream_message(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Sends a message and streams the reply."""
-    message = _new_message(services, body, idempotency_key)
+    message = new_message(services, body, idempotency_key)
     attached = await services.turns.send(caller.user_id, conversation_id, message)
     return _stream(services, attached)
 
@@ -113,16 +116,16 @@ async def regenerate_message(
     """Writes the newest reply anew; a delivered one stays until the new text is complete."""
     started = time.monotonic()
     attached = await services.turns.regenerate(caller.user_id, conversation_id, message_id)
-    return _stream(services, attached) if stream else await _wait(request, services, attached, started)
+    return _stream(services, attached) if stream else await wait(request, services, attached, started)
 
 
-@router.post("/{message_id}/cancel", response_model=Message)
+@router.post("/{message_id}/cancel", response_model=Message, responses=errors(409))
 async def cancel_message(conversation_id: PathId, message_id: PathId, caller: Caller, services: Services) -> Response:
     """Stops a reply that is being written and keeps what is there of it."""
     return json_response(await services.turns.cancel(caller.user_id, conversation_id, message_id))
 
 
-def _new_message(services: Resources, body: SendMessage, header_key: str | None) -> NewMessage:
+def new_message(services: Resources, body: SendMessage, header_key: str | None) -> NewMessage:
     """The checks that belong to a message as a whole. Raises Invalid."""
     images, audio = body.media_urls or [], body.audio_url
     _check_fits_type(body, images, audio)
@@ -157,7 +160,8 @@ def _key(body_key: str | None, header: str | None) -> str | None:
     return body_key or header_key
 
 
-async def _wait(request: Request, services: Resources, attached: Attached, started: float) -> Response:
+async def wait(request: Request, services: Resources, attached: Attached, started: float) -> Response:
+    """The answer to a send that began at `started` (monotonic): both messages, once the reply is there."""
     headers = REPLAYED if attached.is_replay else {}
     rest = services.settings.send_timeout_seconds - (time.monotonic() - started)
     try:

@@ -7,11 +7,23 @@ from pydantic import BaseModel, BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from yral_chat.api.deps import Id, Text, cleaned, whole
-from yral_chat.core.objects import Conversation, Influencer, Message, MessageType, Time
+from yral_chat.core.objects import Conversation, ConversationSummary, Influencer, Message, MessageType, Time
 
 
 class OpenConversation(BaseModel):
     influencer_id: Id
+
+
+class OpenHumanChat(BaseModel):
+    participant_id: Id
+
+
+class HumanChatList(TypedDict):
+    conversations: list[ConversationSummary]
+    total: int
+    limit: int
+    offset: int
+    has_more: bool
 
 
 class ConversationList(TypedDict):

@@ -1,15 +1,17 @@
 """Conversations, each side's view of them, and the inbox."""
 
+import hashlib
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import bindparam, case, delete, insert, or_, select, update
+from sqlalchemy import bindparam, case, delete, insert, select, text, update
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import (
     ConversationSummary,
     ConversationType,
+    ConversationUser,
     LastMessage,
     Message,
     MessageStatus,
@@ -31,7 +33,8 @@ class StoredConversation(msgspec.Struct, frozen=True):
     id: str
     type: str
     user_id: str
-    influencer_id: str | None
+    influencer_id: str | None  # None: of two people
+    other_user_id: str | None  # the second of two people; `user_id` is the one who opened it
     owner_id: str | None  # of the influencer
     influencer_status: str | None
     last_seq: int
@@ -42,12 +45,19 @@ class StoredConversation(msgspec.Struct, frozen=True):
     last_seq_shown: int | None
     updated_at: int
 
+    def other_of(self, user_id: str) -> str:
+        """The other one of the two people of a human chat."""
+        other = self.other_user_id if user_id == self.user_id else self.user_id
+        assert other is not None  # noqa: S101 - human chats have both
+        return other
+
 
 _STORED = select(
     conversations.c.id,
     conversations.c.type,
     conversations.c.user_id,
     conversations.c.influencer_id,
+    conversations.c.other_user_id,
     influencers.c.owner_id,
     influencers.c.status,
     conversations.c.last_seq,
@@ -67,23 +77,29 @@ _BY_PAIR = Statement(
         conversations.c.user_id == bindparam("user"), conversations.c.influencer_id == bindparam("influencer")
     )
 )
+_BY_PEOPLE = Statement(select(conversations.c.id).where(conversations.c.pair == bindparam("pair")))
 
 _SUMMARY = select(
     conversations.c.id,
     conversations.c.type,
     conversations.c.user_id,
     conversations.c.influencer_id,
+    conversations.c.other_user_id,
     conversations.c.message_count,
     conversations.c.created_at,
     conversations.c.updated_at,
     conversations.c.last_id,
+    conversations.c.last_seq_shown,
     conversations.c.last_content,
     conversations.c.last_role,
     conversations.c.last_type,
     conversations.c.last_created_at,
     conversations.c.last_status,
     conversations.c.last_sender_id,
+    participants.c.principal_id,
     participants.c.unread_count,
+    participants.c.cleared_seq,
+    participants.c.cleared_count,
     influencers.c.name,
     influencers.c.display_name,
     influencers.c.avatar_url,
@@ -97,15 +113,19 @@ _SUMMARY = select(
 )
 _OF_PRINCIPAL = participants.c.principal_id == bindparam("principal")
 _OF_READER = participants.c.principal_id == bindparam("reader")
-_ONE_SUMMARY = Statement(_SUMMARY.where(_OF_PRINCIPAL, participants.c.conversation_id == bindparam("conversation")))
+# In the words of the indexes, so that SQLite recognises them.
+_SHOWN = text("NOT participants.is_hidden")
+_UNREAD_ONES = text("participants.unread_count > 0 AND NOT participants.is_persona")
+_ONE_SUMMARY = Statement(
+    _SUMMARY.where(_OF_PRINCIPAL, participants.c.conversation_id == bindparam("conversation"), _SHOWN)
+)
 
 
-# A person may be called as a bot is: what others say to the bot is not theirs.
-_AS_PERSON = or_(conversations.c.influencer_id.is_(None), conversations.c.influencer_id != bindparam("principal"))
-
-
-def _inbox(*, is_bot: bool, has_type: bool, has_influencer: bool) -> Statement:
-    query = _SUMMARY.where(_OF_PRINCIPAL) if is_bot else _SUMMARY.where(_OF_PRINCIPAL, _AS_PERSON)
+def _inbox(*, is_bot: bool, has_type: bool, has_influencer: bool, is_unread: bool) -> Statement:
+    # A person may be called as a bot is: what others say to the bot is not theirs.
+    query = _SUMMARY.where(_OF_PRINCIPAL, participants.c.is_persona.is_(is_bot))
+    # Only what is shown is unread; said once more, SQLite would take the index of everything.
+    query = query.where(_UNREAD_ONES if is_unread else _SHOWN)
     if has_type:
         query = query.where(participants.c.type == bindparam("type"))
     if has_influencer:
@@ -114,35 +134,47 @@ def _inbox(*, is_bot: bool, has_type: bool, has_influencer: bool) -> Statement:
     return PageStatement(query.limit(bindparam("limit")).offset(bindparam("offset")))
 
 
-# By (a bot's, filtered by type, filtered by influencer).
+# By (a bot's, filtered by type, filtered by influencer, unread ones only).
 _INBOX = {
-    (is_bot, has_type, has_influencer): _inbox(is_bot=is_bot, has_type=has_type, has_influencer=has_influencer)
+    (is_bot, has_type, has_influencer, is_unread): _inbox(
+        is_bot=is_bot, has_type=has_type, has_influencer=has_influencer, is_unread=is_unread
+    )
     for is_bot in (False, True)
     for has_type in (False, True)
     for has_influencer in (False, True)
+    for is_unread in (False, True)
 }
 
-_ADDED = ("id", "type", "user_id", "influencer_id", "last_seq", "last_message_time", "message_count", "created_at",
-          "updated_at")  # fmt: skip
-_ADD = Statement(
-    for_both(
-        conversations,
-        lambda statement: statement.on_conflict_do_nothing(index_elements=["user_id", "influencer_id"]).returning(
-            conversations.c.id
+_ADDED = ("id", "type", "user_id", "influencer_id", "other_user_id", "pair", "last_seq", "last_message_time",
+          "message_count", "created_at", "updated_at")  # fmt: skip
+
+
+def _add(*unique: str) -> Statement:
+    """Gives the id, or nothing where there is one with the same `unique` columns."""
+    return Statement(
+        for_both(
+            conversations,
+            lambda statement: statement.on_conflict_do_nothing(index_elements=unique).returning(conversations.c.id),
         ),
-    ),
-    columns=_ADDED,
-)
+        columns=_ADDED,
+    )
+
+
+_ADD_AI, _ADD_HUMAN = _add("user_id", "influencer_id"), _add("pair")
 _ADD_PARTICIPANTS = Statement(
-    insert(participants), columns=("conversation_id", "principal_id", "type", "unread_count", "updated_at")
+    insert(participants),
+    columns=("conversation_id", "principal_id", "type", "unread_count", "is_hidden", "is_persona", "updated_at"),
 )
 _ADD_PRINCIPAL = Statement(
     for_both(principals, lambda statement: statement.on_conflict_do_nothing(index_elements=["id"]))
 )
-_COUNT_AI = Statement(
+_COUNT = Statement(
     update(principals)
     .where(principals.c.id == bindparam("principal"))
-    .values(ai_conversations=principals.c.ai_conversations + bindparam("change"))
+    .values(
+        ai_conversations=principals.c.ai_conversations + bindparam("ai"),
+        human_conversations=principals.c.human_conversations + bindparam("human"),
+    )
 )
 _COUNTS = Statement(
     select(principals.c.ai_conversations, principals.c.human_conversations).where(
@@ -187,17 +219,22 @@ class _SummaryRow(NamedTuple):
     type: ConversationType
     user_id: str
     influencer_id: str | None
+    other_user_id: str | None
     message_count: int
     created_at: int
     updated_at: int
     last_id: str | None
+    last_seq_shown: int | None
     last_content: str
     last_role: Role
     last_type: MessageType
     last_created_at: int
     last_status: MessageStatus
     last_sender_id: str | None
+    principal_id: str
     unread_count: int
+    cleared_seq: int
+    cleared_count: int
     name: str
     display_name: str
     avatar_url: str
@@ -207,7 +244,7 @@ class _SummaryRow(NamedTuple):
 
 
 def _last_message(row: _SummaryRow) -> LastMessage | None:
-    if row.last_id is None:
+    if row.last_id is None or (row.last_seq_shown or 0) <= row.cleared_seq:
         return None
     return {
         "id": row.last_id,
@@ -219,6 +256,18 @@ def _last_message(row: _SummaryRow) -> LastMessage | None:
         "is_read": row.last_status == "read",
         "sender_id": row.last_sender_id,
     }
+
+
+def _other_user(row: _SummaryRow) -> ConversationUser | None:
+    """In human chats the one who does not look."""
+    if row.other_user_id is None:
+        return None
+    return user_of(row.other_user_id if row.principal_id == row.user_id else row.user_id)
+
+
+def user_of(user_id: str) -> ConversationUser:
+    """A person on the wire, as yet without name and picture."""
+    return {"principal_id": user_id, "username": None, "profile_picture_url": None}
 
 
 def _to_summary(columns: Row) -> ConversationSummary:
@@ -239,10 +288,10 @@ def _to_summary(columns: Row) -> ConversationSummary:
         }
         if row.influencer_id is not None
         else None,
-        "user": None,
+        "user": _other_user(row),
         "created_at": to_text(row.created_at),
         "updated_at": to_text(row.updated_at),
-        "message_count": row.message_count,
+        "message_count": row.message_count - row.cleared_count,
         "unread_count": row.unread_count,
         "takeover_active": False,
         "last_message": _last_message(row),
@@ -269,45 +318,50 @@ class ConversationRepository:
     def find_id(self, user_id: str, influencer_id: str) -> str | None:
         return self._executor.text(_BY_PAIR, {"user": user_id, "influencer": influencer_id})
 
+    def find_id_of_people(self, user_id: str, other_user_id: str) -> str | None:
+        """Of these two, in either order."""
+        return self._executor.text(_BY_PEOPLE, {"pair": _pair(user_id, other_user_id)})
+
     def add_ai(self, conversation_id: str, user_id: str, influencer_id: str, time: int) -> bool:
         """Adds an empty AI conversation with both sides; False when the pair has one already."""
-        row = {
-            "id": conversation_id,
-            "type": "ai_chat",
-            "user_id": user_id,
-            "influencer_id": influencer_id,
-            "last_seq": 0,
-            "last_message_time": 0,
-            "message_count": 0,
-            "created_at": time,
-            "updated_at": time,
-        }
-        if self._executor.text(_ADD, row) is None:
+        row = {"id": conversation_id, "type": "ai_chat", "user_id": user_id, "influencer_id": influencer_id}
+        if not self._add(_ADD_AI, row, influencer_id, time):
             return False
-        sides = (user_id, influencer_id)
+        self.count_for(user_id, ai=1)
+        return True
+
+    def add_human(self, conversation_id: str, user_id: str, other_user_id: str, time: int) -> bool:
+        """Adds an empty human chat, hidden from the other until somebody writes; False when the two have one."""
+        row = {"id": conversation_id, "type": "human_chat", "user_id": user_id, "other_user_id": other_user_id}
+        if not self._add(_ADD_HUMAN, row | {"pair": _pair(user_id, other_user_id)}, other_user_id, time):
+            return False
+        self.count_for(user_id, human=1)
+        return True
+
+    def _add(self, statement: Statement, row: dict[str, Any], other_side: str, time: int) -> bool:
+        nothing = {"influencer_id": None, "other_user_id": None, "pair": None}
+        fresh = {"last_seq": 0, "last_message_time": 0, "message_count": 0, "created_at": time, "updated_at": time}
+        if self._executor.text(statement, nothing | fresh | row) is None:
+            return False
+        is_human = row["type"] == "human_chat"
+        side = {"conversation_id": row["id"], "type": row["type"], "unread_count": 0, "updated_at": time}
         self._executor.run_many(
             _ADD_PARTICIPANTS,
             [
-                {
-                    "conversation_id": conversation_id,
-                    "principal_id": side,
-                    "type": "ai_chat",
-                    "unread_count": 0,
-                    "updated_at": time,
-                }
-                for side in sides
+                {**side, "principal_id": row["user_id"], "is_hidden": False, "is_persona": False},
+                {**side, "principal_id": other_side, "is_hidden": is_human, "is_persona": not is_human},
             ],
         )
-        self._count_ai(user_id, 1)
         return True
 
-    def _count_ai(self, user_id: str, change: int) -> None:
+    def count_for(self, user_id: str, *, ai: int = 0, human: int = 0) -> None:
+        """So many conversations have come to the person's inbox, or have gone."""
         person = {"id": user_id, "ai_conversations": 0, "human_conversations": 0, "last_event_seq": 0}
         self._executor.run(_ADD_PRINCIPAL, person)
-        self._executor.run(_COUNT_AI, {"principal": user_id, "change": change})
+        self._executor.run(_COUNT, {"principal": user_id, "ai": ai, "human": human})
 
     def find_summary(self, conversation_id: str, principal_id: str) -> ConversationSummary | None:
-        """One side's view, with the influencer's suggestions."""
+        """One side's view, with the influencer's suggestions; None also for a side that does not see it."""
         parameters = {"conversation": conversation_id, "principal": principal_id}
         row = self._executor.one(_ONE_SUMMARY, parameters)
         return None if row is None else _to_summary(row)
@@ -321,14 +375,18 @@ class ConversationRepository:
         influencer_id: str | None,
         limit: int,
         offset: int,
+        is_unread: bool = False,
     ) -> list[ConversationSummary]:
-        """One side's conversations, newest first; `type_` None means all. One indexed query."""
+        """One side's conversations, newest first; `type_` None means all, `is_unread` those with something unread.
+
+        One indexed query.
+        """
         parameters: dict[str, Any] = {"principal": principal_id, "limit": limit, "offset": offset}
         if type_ is not None:
             parameters["type"] = type_
         if influencer_id is not None:
             parameters["influencer"] = influencer_id
-        statement = _INBOX[is_bot, type_ is not None, influencer_id is not None]
+        statement = _INBOX[is_bot, type_ is not None, influencer_id is not None, is_unread]
         return [_to_summary(row) for row in self._executor.all(statement, parameters)]
 
     def count(self, principal_id: str) -> tuple[int, int]:
@@ -355,10 +413,14 @@ class ConversationRepository:
         self._executor.run(_SET_READ, parameters)
         self._executor.run(_LAST_READ, {"conversation": conversation_id, "side": side})
 
-    def delete_ai(self, conversation: StoredConversation) -> None:
-        """The conversation goes with its messages, turns and sides; the person's count follows."""
-        self._executor.run(_DELETE, {"conversation": conversation.id})
-        self._count_ai(conversation.user_id, -1)
+    def delete(self, conversation_id: str) -> None:
+        """The conversation goes with its messages, turns and sides. What people count is the caller's matter."""
+        self._executor.run(_DELETE, {"conversation": conversation_id})
+
+
+def _pair(user_id: str, other_user_id: str) -> str:
+    """Equal for two people in either order; a hash, because two ids can be longer than an index takes."""
+    return hashlib.sha256(orjson.dumps(sorted((user_id, other_user_id)))).hexdigest()
 
 
 def last_message_columns(message: Message, created_at: int) -> dict[str, Any]:

@@ -33,6 +33,9 @@ _KEPT = Statement(
     .order_by(events.c.seq)
 )
 _DELETE_OF_CONVERSATION = Statement(delete(events).where(events.c.conversation_id == bindparam("conversation")))
+_DELETE_OF_SIDE = Statement(
+    delete(events).where(events.c.conversation_id == bindparam("conversation"), events.c.user_id == bindparam("user"))
+)
 _DELETE_OLD = Statement(delete(events).where(events.c.created_at < bindparam("oldest")))
 _CROWDED = Statement(
     select(events.c.user_id, func.max(events.c.seq)).group_by(events.c.user_id).having(func.count() > bindparam("kept"))
@@ -71,6 +74,10 @@ class EventRepository:
         """(seq, event, data as JSON) after `since` and not older than `oldest` (microseconds), in order."""
         parameters = {"user": user_id, "since": since, "oldest": oldest}
         return [(seq, event, data) for seq, event, data in self._executor.all(_KEPT, parameters)]
+
+    def delete_of_side(self, conversation_id: str, user_id: str) -> None:
+        """No text of a conversation stays in the replay of the one who has deleted it."""
+        self._executor.run(_DELETE_OF_SIDE, {"conversation": conversation_id, "user": user_id})
 
     def delete_of_conversation(self, conversation_id: str) -> None:
         """No text of a deleted conversation stays in the replay."""

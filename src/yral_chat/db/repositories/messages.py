@@ -170,8 +170,10 @@ _ADDED = (
 _ADD = Statement(insert(messages), columns=_ADDED)
 _SEQ_OF = Statement(select(messages.c.seq).where(_IN_CONVERSATION, messages.c.id == bindparam("id")))
 _LISTED = messages.c.is_listed.is_(True)
-_LISTED_PAGE = select(*_SHOWN).where(_IN_CONVERSATION, _LISTED)
-_FULL_PAGE = select(*_SHOWN).where(_IN_CONVERSATION)
+# What a side of a human chat has deleted lies at or below `cleared`; in AI chats that is 0.
+_LEFT = messages.c.seq > bindparam("cleared")
+_LISTED_PAGE = select(*_SHOWN).where(_IN_CONVERSATION, _LISTED, _LEFT)
+_FULL_PAGE = select(*_SHOWN).where(_IN_CONVERSATION, _LEFT)
 _NEWEST_FIRST, _OLDEST_FIRST = messages.c.seq.desc(), messages.c.seq.asc()
 # By (with unfinished rows, oldest first), and by (with unfinished rows, on the older side).
 _PAGES = {
@@ -223,15 +225,24 @@ def _has_status(*statuses: MessageStatus) -> ColumnElement[bool]:
 _FOR_SAID = (messages.c.role, messages.c.content, messages.c.images, messages.c.audio, messages.c.transcription)
 _SAID = Statement(select(*_FOR_SAID, messages.c.seq).where(messages.c.id == bindparam("id")))
 # What may be shown to a model: user messages and finished replies, help texts excepted (contract section 5.2).
+_SHOWN_TO_MODELS = (
+    _IN_CONVERSATION,
+    _LISTED,
+    messages.c.origin != "safety",
+    (messages.c.role == "user") | ((messages.c.role == "assistant") & _has_status("delivered", "read")),
+)
 _FOR_PROMPT = PageStatement(
     select(*_FOR_SAID)
-    .where(
-        _IN_CONVERSATION,
-        _LISTED,
-        messages.c.seq < bindparam("before"),
-        messages.c.origin != "safety",
-        (messages.c.role == "user") | ((messages.c.role == "assistant") & _has_status("delivered", "read")),
-    )
+    .where(*_SHOWN_TO_MODELS, messages.c.seq < bindparam("before"))
+    .order_by(messages.c.seq.desc())
+    .limit(bindparam("limit"))
+)
+_WINDOW_START = Statement(
+    select(messages.c.seq).where(*_SHOWN_TO_MODELS).order_by(messages.c.seq.desc()).limit(1).offset(bindparam("newer"))
+)
+_BETWEEN = PageStatement(
+    select(*_FOR_SAID, messages.c.seq)
+    .where(*_SHOWN_TO_MODELS, messages.c.seq > bindparam("after"), messages.c.seq < bindparam("before"))
     .order_by(messages.c.seq.desc())
     .limit(bindparam("limit"))
 )
@@ -248,6 +259,13 @@ _LAST_FINAL = Statement(
 _UPDATE = UpdateById(messages)
 _MARK_READ = Statement(
     update(messages).where(_IN_CONVERSATION, messages.c.role == bindparam("side"), _DELIVERED).values(status="read")
+)
+_MARK_READ_FROM = Statement(
+    update(messages)
+    .where(
+        _IN_CONVERSATION, messages.c.seq > bindparam("after"), messages.c.sender_id == bindparam("sender"), _DELIVERED
+    )
+    .values(status="read")
 )
 _SAVE_PARTIAL = Statement(
     update(messages)
@@ -294,23 +312,23 @@ class MessageRepository:
         return self._executor.one(_HAS_USER_MESSAGE_AFTER, parameters) is not None
 
     def list_page(
-        self, conversation_id: str, *, limit: int, offset: int, is_ascending: bool, is_complete: bool
+        self, conversation_id: str, *, cleared: int, limit: int, offset: int, is_ascending: bool, is_complete: bool
     ) -> list[Message]:
-        """A page by offset; `is_complete` adds the unfinished rows."""
-        parameters = {"conversation": conversation_id, "limit": limit, "offset": offset}
+        """A page by offset, of what lies above `cleared`; `is_complete` adds the unfinished rows."""
+        parameters = {"conversation": conversation_id, "cleared": cleared, "limit": limit, "offset": offset}
         return self._many(_PAGES[is_complete, is_ascending], parameters)
 
     def list_beside(
-        self, conversation_id: str, seq: int, *, limit: int, is_older: bool, is_complete: bool
+        self, conversation_id: str, seq: int, *, cleared: int, limit: int, is_older: bool, is_complete: bool
     ) -> tuple[list[Message], bool]:
         """The `limit` rows nearest to `seq` on one side, nearest first, and whether more lie beyond."""
-        parameters = {"conversation": conversation_id, "seq": seq, "limit": limit + 1}
+        parameters = {"conversation": conversation_id, "cleared": cleared, "seq": seq, "limit": limit + 1}
         found = self._many(_BESIDE[is_complete, is_older], parameters)
         return found[:limit], len(found) > limit
 
-    def list_recent(self, conversation_id: str) -> list[Message]:
-        """The newest ten, newest first."""
-        return self._many(_RECENT, {"conversation": conversation_id})
+    def list_recent(self, conversation_id: str, *, cleared: int = 0) -> list[Message]:
+        """The newest ten of what lies above `cleared`, newest first."""
+        return self._many(_RECENT, {"conversation": conversation_id, "cleared": cleared})
 
     def list_recent_of(self, conversation_ids: list[str]) -> dict[str, list[Message]]:
         """The newest ten of each, newest first, in one query."""
@@ -334,6 +352,17 @@ class MessageRepository:
         row = self._executor.one(_SAID, {"id": message_id})
         return None if row is None else (_to_said(row[:5]), row[3], row[5])
 
+    def find_window_start(self, conversation_id: str, size: int) -> int | None:
+        """The number of the oldest of the newest `size` (1 or more) messages for a prompt; None: there are fewer."""
+        return self._executor.number(_WINDOW_START, {"conversation": conversation_id, "newer": size - 1})
+
+    def list_between(
+        self, conversation_id: str, after_seq: int, before_seq: int, *, limit: int
+    ) -> list[tuple[Said, int]]:
+        """The newest `limit` messages for a prompt between these numbers, oldest first, with their own."""
+        parameters = {"conversation": conversation_id, "after": after_seq, "before": before_seq, "limit": limit}
+        return [(_to_said(row[:5]), row[5]) for row in reversed(self._executor.all(_BETWEEN, parameters))]
+
     def count_unfinished(self, conversation_id: str) -> int:
         return self._executor.count(_COUNT_UNFINISHED, {"conversation": conversation_id})
 
@@ -353,6 +382,11 @@ class MessageRepository:
     def mark_read(self, conversation_id: str, side: Role) -> int:
         """Marks every delivered message of `side` as read; returns how many were."""
         return self._executor.run(_MARK_READ, {"conversation": conversation_id, "side": side})
+
+    def mark_read_from(self, conversation_id: str, sender_id: str, *, after_seq: int) -> int:
+        """Marks what this person has said after `after_seq` as read; returns how many messages that were."""
+        parameters = {"conversation": conversation_id, "sender": sender_id, "after": after_seq}
+        return self._executor.run(_MARK_READ_FROM, parameters)
 
     def mark_handed_over(self, message_ids: list[str]) -> None:
         self._executor.run_many(_HAND_OVER, [{"message": message_id} for message_id in message_ids])

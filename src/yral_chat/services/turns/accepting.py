@@ -19,7 +19,7 @@ from yral_chat.core.errors import (
     TooManyTurns,
 )
 from yral_chat.core.ids import new_id
-from yral_chat.core.objects import FINAL_READABLE, VOICE_MESSAGE, is_external
+from yral_chat.core.objects import FINAL_READABLE, VOICE_MESSAGE, Message, is_external
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
 from yral_chat.db.repositories.media import MediaKind, MediaObject
@@ -39,9 +39,10 @@ def accept(
 ) -> Accepted:
     """Stores the message with its pending reply and turn; or finds the turn that this request repeats.
 
-    `handed_over` are replies that were received, but are not yet marked so in their row.
+    `handed_over` are replies that were received, but are not yet marked so in their row. Raises NotStreamable for a
+    human chat: see services/people.py.
     """
-    conversation = open_for_user(uow, conversation_id, user_id, is_locked=True)
+    conversation = open_for_participant(uow, conversation_id, user_id, is_locked=True)
     if conversation.influencer_id is None:
         raise NotStreamable
     earlier = _find_earlier(uow, conversation, user_id, message, limits, handed_over)
@@ -72,26 +73,49 @@ def accept_regeneration(
     return _run_again(uow, conversation, reply, limits, owner, is_regeneration=True)
 
 
+def open_for_participant(
+    uow: UnitOfWork, conversation_id: str, user_id: str, *, is_locked: bool = False
+) -> StoredConversation:
+    """A conversation for its user, or for one of its two people. Raises ConversationNotFound, NotYourConversation."""
+    conversation = _find(uow, conversation_id, is_locked=is_locked)
+    _check_participant(uow, conversation, user_id)
+    return conversation
+
+
+def _check_participant(uow: UnitOfWork, conversation: StoredConversation, user_id: str) -> None:
+    if user_id not in (conversation.user_id, conversation.other_user_id):
+        raise NotYourConversation
+    if conversation.influencer_id is None:
+        side = uow.participants.find_side(conversation.id, user_id)
+        if side is None or side.is_hidden:
+            raise ConversationNotFound  # what one of two people has deleted is gone for them
+
+
 def open_for_user(
     uow: UnitOfWork, conversation_id: str, user_id: str, *, is_locked: bool = False
 ) -> StoredConversation:
-    """The user's own conversation. Raises ConversationNotFound, NotYourConversation."""
+    """The user's own conversation with a persona. Raises as `open_for_participant`, Conflict for a human chat."""
+    conversation = open_for_participant(uow, conversation_id, user_id, is_locked=is_locked)
+    if conversation.influencer_id is None:
+        raise Conflict("There is no persona in a conversation between people")
+    return conversation
+
+
+def open_for_reader(
+    uow: UnitOfWork, conversation_id: str, reader_id: str, *, is_locked: bool = False
+) -> StoredConversation:
+    """A conversation for its participants or for the owner of its bot. Raises as `open_for_participant`."""
+    conversation = _find(uow, conversation_id, is_locked=is_locked)
+    if reader_id != conversation.owner_id:
+        _check_participant(uow, conversation, reader_id)
+    return conversation
+
+
+def _find(uow: UnitOfWork, conversation_id: str, *, is_locked: bool) -> StoredConversation:
     find = uow.conversations.find_locked if is_locked else uow.conversations.find
     conversation = find(conversation_id)
     if conversation is None:
         raise ConversationNotFound
-    if conversation.user_id != user_id:
-        raise NotYourConversation
-    return conversation
-
-
-def open_for_reader(uow: UnitOfWork, conversation_id: str, reader_id: str) -> StoredConversation:
-    """A conversation for its user or for the owner of its bot. Raises as `open_for_user`."""
-    conversation = uow.conversations.find(conversation_id)
-    if conversation is None:
-        raise ConversationNotFound
-    if reader_id not in (conversation.user_id, conversation.owner_id):
-        raise NotYourConversation
     return conversation
 
 
@@ -123,12 +147,13 @@ def check_open(conversation: StoredConversation) -> None:
 
 def check_limits(uow: UnitOfWork, conversation: StoredConversation, limits: Limits) -> None:
     if uow.turns.count_in_conversation(conversation.id) >= limits.per_conversation:
-        raise _too_many(limits.per_conversation)
+        raise too_many(limits.per_conversation)
     if uow.turns.count_of_user(conversation.user_id) >= limits.per_user:
-        raise _too_many(limits.per_user)
+        raise too_many(limits.per_user)
 
 
-def _too_many(limit: int) -> TooManyTurns:
+def too_many(limit: int) -> TooManyTurns:
+    """The refusal of one more than `limit` at once."""
     retry_after = TooManyTurns.retry_after
     return TooManyTurns(details={"limit_type": "concurrent_turns", "limit": limit, "retry_after": retry_after})
 
@@ -142,25 +167,32 @@ def _find_earlier(
     handed_over: frozenset[str],
 ) -> tuple[StoredMessage, StoredMessage | None] | None:
     """The user message that this request repeats, and its reply."""
-    if message.client_message_id is not None:
-        found = uow.messages.find_by_key(conversation.id, user_id, message.client_message_id)
-        if found is None:
-            return None
-        if found.body_hash != message.body_hash():
-            raise IdempotencyConflict
-        return found, uow.messages.find_reply_to(found.message["id"])
-    newest = uow.messages.find_newest_by(conversation.id, user_id)
-    time = now()
-    if newest is None or newest.body_hash != message.body_hash():
+    found = find_repeated(uow, conversation.id, user_id, message, limits.duplicate_window)
+    if found is None:
         return None
-    if time - newest.created_at > limits.duplicate_window:
-        return None
-    reply = uow.messages.find_reply_to(newest.message["id"])
-    if reply is not None and reply.message["status"] in FINAL_READABLE:
+    reply = uow.messages.find_reply_to(found.message["id"])
+    if message.client_message_id is None and reply is not None and reply.message["status"] in FINAL_READABLE:
         is_received = reply.is_handed_over or reply.message["id"] in handed_over
-        if is_received and time - (reply.completed_at or 0) > limits.duplicate_grace:
+        if is_received and now() - (reply.completed_at or 0) > limits.duplicate_grace:
             return None
-    return newest, reply
+    return found, reply
+
+
+def find_repeated(
+    uow: UnitOfWork, conversation_id: str, sender_id: str, message: NewMessage, window: int
+) -> StoredMessage | None:
+    """The message that this one repeats: by its key, or else, if both are equal and lie within `window`, the sender's
+    newest. Whether that one was answered and received is the caller's matter. Raises IdempotencyConflict.
+    """
+    if message.client_message_id is not None:
+        found = uow.messages.find_by_key(conversation_id, sender_id, message.client_message_id)
+        if found is not None and found.body_hash != message.body_hash():
+            raise IdempotencyConflict
+        return found
+    newest = uow.messages.find_newest_by(conversation_id, sender_id)
+    if newest is None or newest.body_hash != message.body_hash() or now() - newest.created_at > window:
+        return None
+    return newest
 
 
 def _repeat(
@@ -190,16 +222,15 @@ def _begin(
 ) -> Accepted:
     assert conversation.influencer_id is not None  # noqa: S101 - checked by accept
     time = max(now(), conversation.last_message_time + MILLISECOND)
-    user_row = _user_row(conversation, message, time)
-    reply_row = _reply_row(conversation, user_row, time + MILLISECOND)
-    user_message, reply = uow.messages.add(user_row, reply_row)
-    files = [reference for reference in (*message.images, message.audio) if reference and not is_external(reference)]
-    uow.media.use(files, user_row["id"], conversation.id)
+    question = user_row(conversation, conversation.user_id, message, time)
+    answer = _reply_row(conversation, question, time + MILLISECOND)
+    user_message, reply = uow.messages.add(question, answer)
+    use_files(uow, message, user_message.message)
     updated_at = max(conversation.updated_at, time)
     uow.conversations.update(
         conversation.id,
-        last_seq=reply_row["seq"],
-        last_message_time=reply_row["created_at"],
+        last_seq=answer["seq"],
+        last_message_time=answer["created_at"],
         message_count=conversation.message_count + 1,
         updated_at=updated_at,
         **last_message_columns(user_message.message, time),
@@ -211,7 +242,14 @@ def _begin(
     return Accepted(user_message.message, reply, turn, conversation.influencer_id)
 
 
-def _user_row(conversation: StoredConversation, message: NewMessage, time: int) -> dict[str, Any]:
+def use_files(uow: UnitOfWork, message: NewMessage, stored: Message) -> None:
+    """Keeps the files of a message for as long as there is the message."""
+    files = [reference for reference in (*message.images, message.audio) if reference and not is_external(reference)]
+    uow.media.use(files, stored["id"], stored["conversation_id"])
+
+
+def user_row(conversation: StoredConversation, sender_id: str, message: NewMessage, time: int) -> dict[str, Any]:
+    """The next row of the conversation, said by a person at `time`."""
     return {
         "id": new_id(),
         "conversation_id": conversation.id,
@@ -225,7 +263,7 @@ def _user_row(conversation: StoredConversation, message: NewMessage, time: int) 
         "audio_seconds": message.audio_seconds,
         "status": "delivered",
         "is_listed": True,
-        "sender_id": conversation.user_id,
+        "sender_id": sender_id,
         "client_message_id": message.client_message_id,
         "body_hash": message.body_hash(),
         "reply_to": None,
@@ -237,11 +275,11 @@ def _user_row(conversation: StoredConversation, message: NewMessage, time: int) 
     }
 
 
-def _reply_row(conversation: StoredConversation, user_row: dict[str, Any], time: int) -> dict[str, Any]:
+def _reply_row(conversation: StoredConversation, question: dict[str, Any], time: int) -> dict[str, Any]:
     return {
         "id": new_id(),
         "conversation_id": conversation.id,
-        "seq": user_row["seq"] + 1,
+        "seq": question["seq"] + 1,
         "role": "assistant",
         "origin": "model",
         "message_type": "text",
@@ -251,7 +289,7 @@ def _reply_row(conversation: StoredConversation, user_row: dict[str, Any], time:
         "sender_id": conversation.influencer_id,
         "client_message_id": None,
         "body_hash": None,
-        "reply_to": user_row["id"],
+        "reply_to": question["id"],
         "attempt": 1,
         "last_attempt": 1,
         "is_handed_over": False,

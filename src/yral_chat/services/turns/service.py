@@ -46,7 +46,7 @@ class TurnService:
         return self._engine.is_draining
 
     async def send(self, user_id: str, conversation_id: str, message: NewMessage) -> Attached:
-        """Accepts `message`, or finds the turn that it repeats."""
+        """Accepts `message`, or finds the turn that it repeats. Raises NotStreamable where no persona answers."""
         engine, correlation = self._engine, correlation_id.get()
         handed_over = engine.list_handed_over()
 
@@ -114,7 +114,9 @@ class TurnService:
     def hand_over(self, attached: Attached) -> None:
         """Notes that the sender has received the answer of this turn, if that is what was sent."""
         stream = attached.stream
-        if attached.is_senders and stream is not None and stream.is_ended and not stream.result.is_running:
+        if stream is None:
+            self._engine.hand_over(attached.user_message["id"])  # the stored message is all the answer there is
+        elif attached.is_senders and stream.is_ended and not stream.result.is_running:
             self._engine.hand_over(stream.reply_id)
 
     async def _attach(self, accepted: Accepted, *, is_reader: bool) -> Attached:

@@ -94,7 +94,32 @@ def _change_what_there_is() -> None:
     # A unique index and not a constraint: SQLite could add that only by copying the table.
     op.create_index("ix_conversations_pair", "conversations", ["pair"], unique=True)
     op.create_index("ix_conversations_other_user", "conversations", ["other_user_id"])
-    op.add_column("participants", sa.Column("is_hidden", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    _change_participants()
     op.add_column("jobs", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
     op.drop_index("ix_jobs_due", "jobs")
-    op.create_index("ix_jobs_due", "jobs", ["is_dead", sa.text("priority DESC"), "run_at", "id"])
+    op.create_index("ix_jobs_due", "jobs", ["is_dead", "name", sa.text("priority DESC"), "run_at", "id"])
+
+
+def _change_participants() -> None:
+    for column in (
+        sa.Column("cleared_count", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("read_seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("is_hidden", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("is_persona", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    ):
+        op.add_column("participants", column)
+    op.execute(
+        "UPDATE participants SET is_persona = true WHERE EXISTS (SELECT 1 FROM conversations"
+        " WHERE conversations.id = participants.conversation_id"
+        " AND conversations.influencer_id = participants.principal_id)"
+    )
+    op.drop_index("ix_participants_inbox", "participants")
+    op.drop_index("ix_participants_inbox_all", "participants")
+    newest_first = (sa.text("updated_at DESC"), "conversation_id")
+    for name, columns, condition in (
+        ("ix_participants_inbox", ("principal_id", "type", *newest_first), "NOT is_hidden"),
+        ("ix_participants_inbox_all", ("principal_id", *newest_first), "NOT is_hidden"),
+        ("ix_participants_unread", ("principal_id", *newest_first), "unread_count > 0 AND NOT is_persona"),
+    ):
+        where = sa.text(condition)
+        op.create_index(name, "participants", columns, sqlite_where=where, postgresql_where=where)
