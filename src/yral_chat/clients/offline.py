@@ -40,6 +40,7 @@ class Phrases(msgspec.Struct, frozen=True):
     trait: tuple[str, ...]
     questions: tuple[str, ...]
     suggestion: tuple[str, ...]
+    identity: tuple[str, ...]  # for whoever asks what it is
     honesty: tuple[str, ...]
     serious: str
     unseen: str  # instead of a word on a picture
@@ -89,6 +90,10 @@ ENGLISH = Phrases(
         "You could also ask me this: “{message}”",
         "And if you are curious, try me with “{message}”",
     ),
+    identity=(
+        "No human here: I am an AI.",
+        "I am an AI, not a person.",
+    ),
     honesty=(
         "To be open with you: this is the offline demo of {name}, and no language model is connected. "
         "Set GEMINI_API_KEY or OPENAI_BASE_URL, and I will give you real answers.",
@@ -132,6 +137,10 @@ HINGLISH = Phrases(
         "Sabse pehle kya badalna chahoge?",
     ),
     suggestion=("Yeh bhi pooch sakte ho: “{message}”", "Aur mann kare toh yeh try karo: “{message}”"),
+    identity=(
+        "Insaan nahi, main ek AI hoon.",
+        "Main ek AI hoon, koi insaan nahi.",
+    ),
     honesty=(
         "Ek sach baat: yeh {name} ka offline demo hai, koi language model connected nahi hai. "
         "GEMINI_API_KEY ya OPENAI_BASE_URL set karo, phir asli answers milenge.",
@@ -217,8 +226,17 @@ _THANKS = re.compile(r"\b(thanks?|thank you|thx|dhanyavaad|shukriya)\b", re.I)
 _FAREWELL = re.compile(r"\b(bye+|good ?bye|good ?night|see you|alvida)\b", re.I)
 # Words that ask what it is, and words that do so only when the persona is addressed ("you") or in few words.
 _ABOUT_ITSELF = re.compile(r"\b(ai|a\.i|bot|chatbot|robot|offline|demo|api key|gemini|openai|chatgpt|gpt|llm)\b", re.I)
-_MAYBE_ABOUT_ITSELF = re.compile(r"\b(model|real|human|key|who are you|what are you)\b", re.I)
-_ADDRESSED = re.compile(r"\b(you|your|u|this|tum|tumhara|aap)\b", re.I)
+_MAYBE_ABOUT_ITSELF = re.compile(
+    r"\b(model|real|human|person|machine|computer|program|key|who are you|what are you)\b", re.I
+)
+# The same question in Hindi and Spanish, which the persona answers in its own language.
+_ABOUT_ITSELF_ELSEWHERE = re.compile(
+    r"\b(insaan|insan|robot|machine|asli)\b.*\b(ho|hai|hain)\b|\b(tum|aap)\b.*\b(insaan|insan|asli|machine)\b"
+    r"|इंसान|इनसान|मशीन|रोबोट|एआई|(तुम|आप)\s+कौन"
+    r"|\beres\b.*\b(persona|humano|humana|máquina|maquina|real|ia)\b|\bquién eres\b|\bquien eres\b",
+    re.I | re.S,
+)
+_ADDRESSED = re.compile(r"\b(you|your|u|this|tum|tumhara|aap|(talking|speaking|chatting) (to|with))\b", re.I)
 _SERIOUS = re.compile(r"\b(suicid\w*|kill(ing)? myself|end my life|want to die|hurt(ing)? myself|self[- ]harm)\b", re.I)
 _TRANSCRIBED = re.compile(r"\[Transcribed: (.*)\]", re.S)
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
@@ -323,7 +341,11 @@ class _Reply:
         elif not self._heard and (self._is_unseen or self._is_unheard):
             parts = [*self._opening_honesty(), self._suggestion()]
         elif _asks_what_it_is(self._heard):
-            parts = [self._choose(self._phrases.honesty), self._suggestion()]
+            parts = [
+                self._choose(self._phrases.identity),
+                self._choose(self._phrases.honesty),
+                self._suggestion(),
+            ]
         elif _FAREWELL.search(self._heard):
             parts = [self._choose(self._phrases.farewell), *self._opening_honesty(), self._suggestion()]
         elif _THANKS.search(self._heard):
@@ -410,7 +432,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _asks_what_it_is(text: str) -> bool:
-    if _ABOUT_ITSELF.search(text):
+    if _ABOUT_ITSELF.search(text) or _ABOUT_ITSELF_ELSEWHERE.search(text):
         return True
     is_meant = _ADDRESSED.search(text) is not None or len(text.split()) <= 3
     return is_meant and _MAYBE_ABOUT_ITSELF.search(text) is not None

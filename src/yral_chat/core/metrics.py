@@ -69,6 +69,7 @@ class Metrics:
         self._circuits = self._gauge("circuit_breaker_state", "0 closed, 1 half-open, 2 open", "service")
         self.ws_connections = self._gauge("ws_connections", "Open WebSockets")
         self._refusals = self._counter("rate_limit_exceeded_total", "Refused for a limit", "limit_type")
+        self._moderation = self._counter("moderation_total", "Decisions of the rules", "rule_kind", "outcome")
         self.db_pool_in_use = self._gauge("db_pool_in_use", "Database connections in use")
         self.jobs_failed = self._counter("jobs_failed_total", "Failed runs of jobs and chores", "name")
         self._jobs_depth = self._gauge("job_queue_depth", "Jobs that wait or run", "name")
@@ -117,6 +118,11 @@ class Metrics:
 
     def limit_refused(self, limit_type: str) -> None:
         self._refusals.labels(limit_type).inc()
+
+    def moderated(self, rule_kind: str, outcome: str) -> None:
+        """`outcome` is `blocked`, `crisis`, `suspicious`, `refused` (a persona), `stopped` (a reply that gave away the
+        instructions), `judge_stopped`, `judge_passed` or `judge_failed`."""
+        self._moderation.labels(rule_kind, outcome).inc()
 
     def watch_circuit(self, service: str, state: Callable[[], float]) -> None:
         """`state` is asked at each scrape: 0 closed, 1 half-open, 2 open."""

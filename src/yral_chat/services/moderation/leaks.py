@@ -1,0 +1,211 @@
+"""What must not leave: a persona's instructions, found in the text that a model writes while it is written.
+
+Twelve consecutive words of the instructions are a leak, in whatever case and punctuation; so are they rotated by 13
+letters or written backwards, and so is their base64 or hexadecimal text in one piece or in lines. Translations,
+paraphrases, and letters with something between them are not found.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import msgspec
+
+from yral_chat.services.moderation.encodings import Decoders, Level
+from yral_chat.services.moderation.words import TOKEN, UNSPACED, normalise
+
+# Consecutive words that make a leak; twice as many characters in scripts without spaces.
+LEAK_WORDS = 12
+# Instructions of fewer words cannot be told from ordinary speech.
+MIN_WORDS = 6
+# A longer token is no word, whatever it is.
+MAX_TOKEN = 128
+# How many instructions are kept prepared. One of 300 words takes about 0.3 MB and 3 ms, one of the longest ten times
+# as much.
+KEPT = 64
+
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_NO_WORD = "\0"
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """Runs of words by their hash: a third, two thirds and all of a leak. Empty: there is nothing to protect."""
+
+    sizes: tuple[int, int, int]
+    some: frozenset[int]
+    many: frozenset[int]
+    leaks: frozenset[int]
+
+    @classmethod
+    def of(cls, instructions: str, public: Iterable[str] = ()) -> "Secret":
+        """The instructions, without those runs of words that stand in a public text too (the greeting)."""
+        forms = [_words(text) for text in (instructions, codecs.encode(instructions, "rot13"), instructions[::-1])]
+        plain = forms[0]
+        if len(plain) < MIN_WORDS:
+            return cls((0, 0, 0), frozenset(), frozenset(), frozenset())
+        is_unspaced = sum(_UNSPACED.match(word) is not None for word in plain) * 2 > len(plain)
+        size = min(LEAK_WORDS * (2 if is_unspaced else 1), len(plain))
+        allowed = {run for text in public for run in _runs(_words(text), size)}
+        leaks = [run for form in forms for run in _runs(form, size) if run not in allowed]
+        some, many = -(-size // 3), -(-size * 2 // 3)
+        return cls(
+            (some, many, size),
+            frozenset(hash(part) for run in leaks for part in _runs(run, some)),
+            frozenset(hash(part) for run in leaks for part in _runs(run, many)),
+            frozenset(map(hash, leaks)),
+        )
+
+
+def _words(text: str) -> list[str]:
+    return [word for token in TOKEN.findall(text) if (word := _word(token))]
+
+
+def _word(token: str) -> str:
+    return normalise(token) if len(token) <= MAX_TOKEN else _NO_WORD
+
+
+def _runs(text: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """All runs of `size` words; one with a token that is no word is none."""
+    runs = (tuple(text[start : start + size]) for start in range(len(text) - size + 1))
+    return [run for run in runs if _NO_WORD not in run]
+
+
+@lru_cache(maxsize=KEPT)
+def secret_of(instructions: str, greeting: str) -> Secret:
+    """The secret of a persona; prepared once."""
+    return Secret.of(instructions, [greeting])
+
+
+class _Tracker:
+    """Follows a text word by word. `start` is where in the text the run began that `level` speaks of."""
+
+    __slots__ = ("_is_overlong", "_last", "_partial", "_place", "_secret", "_starts", "level", "start")
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+        self._last: list[str] = []  # as many words as make a leak
+        self._starts: list[int] = []  # where they begin
+        self._partial = ""  # a word that may go on
+        self._is_overlong = False
+        self._place = 0  # characters so far
+        self.level: Level = "none"
+        self.start = 0
+
+    def feed(self, text: str) -> Level:
+        if self._is_overlong:
+            text = self._skip(text)
+        whole = self._partial + text
+        origin = self._place - len(self._partial)
+        self._place += len(text)
+        self._partial = ""
+        for match in TOKEN.finditer(whole):
+            token = match[0]
+            if match.end() < len(whole) or _UNSPACED.match(token) is not None:
+                self._push(token, origin + match.start())
+            elif len(token) <= MAX_TOKEN:
+                self._partial = token  # the text may end inside of a word
+            else:
+                self._push(token, origin + match.start())
+                self._is_overlong = True
+        return self.level
+
+    def _skip(self, text: str) -> str:
+        """What follows the rest of a token that is too long to be a word."""
+        match = TOKEN.match(text)
+        end = match.end() if match is not None and _UNSPACED.match(text) is None else 0
+        self._place += end
+        self._is_overlong = end == len(text)
+        return text[end:]
+
+    def end(self) -> Level:
+        """The text ends here, and so does its last word."""
+        if self._partial:
+            self._push(self._partial, self._place - len(self._partial))
+            self._partial = ""
+        return self.level
+
+    def _push(self, token: str, start: int) -> Level:
+        if self.level == "leak":
+            return self.level
+        if not (word := _word(token)):
+            return self.level
+        some, many, size = self._secret.sizes
+        last, starts = self._last, self._starts
+        last.append(word)
+        starts.append(start)
+        if len(last) > size:
+            del last[0], starts[0]
+        if len(last) < some or hash(tuple(last[-some:])) not in self._secret.some:
+            self.level = "none"
+            return self.level
+        if self.level == "none":
+            self.start = starts[-some]
+        self.level = "some"
+        if len(last) >= many and hash(tuple(last[-many:])) in self._secret.many:
+            self.level = "many"
+        if len(last) == size and hash(tuple(last)) in self._secret.leaks:
+            self.level = "leak"
+        return self.level
+
+
+class OutputFilter:
+    """The text of one reply on its way out. How it is cut into pieces changes nothing about what is found.
+
+    `feed` gives what may leave now; what is held back stands in `held`. With level `some` the caller may `release` it
+    after a moment, with `many` it must wait. After a leak nothing leaves any more.
+    """
+
+    @classmethod
+    def open(cls) -> "OutputFilter":
+        """Lets everything through."""
+        return cls(Secret.of(""))
+
+    def __init__(self, secret: Secret) -> None:
+        self._is_open = not secret.leaks
+        self._tracker = _Tracker(secret)
+        self._decoders = Decoders(lambda: _Tracker(secret))
+        self._seen = 0  # characters that came in
+        self.held = ""
+        self.level: Level = "none"
+
+    @property
+    def is_leak(self) -> bool:
+        return self.level == "leak"
+
+    def feed(self, text: str) -> str:
+        """Takes the next piece; returns what may leave now."""
+        if self._is_open or self.is_leak:
+            return text if self._is_open else ""
+        self._seen += len(text)
+        self.held += text
+        tracked, decoded = self._tracker.feed(text), self._decoders.feed(text)
+        return self._settle(tracked, decoded)
+
+    def end(self) -> str:
+        """The reply is complete; returns the rest of it, unless that is a leak."""
+        if self._is_open or self.is_leak:
+            return ""
+        if "leak" in (self._tracker.end(), self._decoders.end()):
+            self.level = "leak"
+            return ""
+        self.level = "none"
+        return self.release()
+
+    def release(self) -> str:
+        """What is held back, for a caller that may not wait any longer; nothing of what must wait."""
+        if self.level in ("many", "leak"):
+            return ""
+        text, self.held = self.held, ""
+        return text
+
+    def _settle(self, tracked: Level, decoded: Level) -> str:
+        levels = (tracked, decoded)
+        self.level = next(level for level in ("leak", "many", "some", "none") if level in levels)
+        if self.level == "leak":
+            return ""
+        if decoded != "none":  # where it began in the text is not known
+            return ""
+        count = len(self.held) if tracked == "none" else self._tracker.start - (self._seen - len(self.held))
+        text, self.held = self.held[: max(0, count)], self.held[max(0, count) :]
+        return text
