@@ -11,7 +11,7 @@ NATURAL = "natural"
 Wire = Literal["gemini", "openai", "replicate"]
 
 
-Kind = Literal["chat", "transcription", "picture"]
+Kind = Literal["chat", "structured", "transcription", "picture"]
 Prediction = Literal["succeeded", "failed", "nsfw", "canceled", "aborted", "stuck"]
 # natural: as the vendor's model does. lying: no picture behind the type of one. huge: says that it is too long.
 # endless: does not say so.

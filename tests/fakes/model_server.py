@@ -3,9 +3,9 @@
 In a test:      async with FakeModelServer() as server: … server.base_url_gemini …
 As a program:   python -m tests.fakes.model_server --port 0     (prints its addresses as one line of JSON)
 
-Each call takes the next behaviour of the script, else the one of its model, else the one of its kind (chat,
-transcription, picture), else the default. Over HTTP the same is set with `POST /control {"default": {…}, "script":
-[{…}], "models": {"name": {…}}, "kinds": {"picture": {…}}, "reset": true}`; `GET /control` counts, `GET
+Each call takes the next behaviour of the script, else the one of its model, else the one of its kind (chat, structured
+for JSON of a schema, transcription, picture), else the default. Over HTTP the same is set by `POST /control {"default":
+{…}, "script": [{…}], "models": {"name": {…}}, "kinds": {"picture": {…}}, "reset": true}`; `GET /control` counts, `GET
 /control/requests` shows what was received. Whether the fake is honest is proved with the vendors' own clients in
 tests/clients/test_fake_is_honest.py; Replicate's is not installed, its wire is what its documentation says.
 """
@@ -248,7 +248,8 @@ class FakeModelServer:
     ) -> web.StreamResponse:
         refuse = gemini_error if wire == "gemini" else openai_error
         kinds = {medium.mime_type.partition("/")[0] for medium in self.requests[-1].media}
-        behaviour = self.take(model, "transcription" if "audio" in kinds else "chat")
+        wish: Kind = "structured" if wants_schema(self.requests[-1].body) else "chat"
+        behaviour = self.take(model, "transcription" if "audio" in kinds else wish)
         with self.serving():
             if behaviour.first_byte_delay:
                 await asyncio.sleep(behaviour.first_byte_delay)

@@ -87,8 +87,16 @@ class InfluencerNotFound(NotFound):
     message = "Influencer not found"
 
 
+class VersionNotFound(NotFound):
+    message = "Version not found"
+
+
 class MediaNotFound(NotFound):
     message = "File not found"
+
+
+class MemoryNotFound(NotFound):
+    message = "Memory not found"
 
 
 class Conflict(AppError):

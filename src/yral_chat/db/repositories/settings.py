@@ -1,7 +1,9 @@
 """What people have set for themselves."""
 
+from typing import Any
+
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 
 from yral_chat.db.execution import Executor, Statement
 from yral_chat.db.repositories.upserts import for_both
@@ -24,13 +26,18 @@ _FIND = Statement(
         user_settings.c.user_id == bindparam("user")
     )
 )
+_ADD = Statement(
+    for_both(user_settings, lambda statement: statement.on_conflict_do_nothing(index_elements=["user_id"]))
+)
+_LOCK = Statement(select(user_settings.c.user_id).where(user_settings.c.user_id == bindparam("user")).with_for_update())
 _SAVE = Statement(
-    for_both(
-        user_settings,
-        lambda statement: statement.on_conflict_do_update(
-            index_elements=["user_id"],
-            set_={name: statement.excluded[name] for name in ("memories_enabled", "locale", "time_zone", "updated_at")},
-        ),
+    update(user_settings)
+    .where(user_settings.c.user_id == bindparam("user"))
+    .values(
+        memories_enabled=bindparam("memories_enabled"),
+        locale=bindparam("locale"),
+        time_zone=bindparam("time_zone"),
+        updated_at=bindparam("time"),
     )
 )
 
@@ -50,5 +57,10 @@ class SettingsRepository:
         """The BCP 47 tag that this person has set."""
         return self.find(user_id).locale
 
-    def save(self, user_id: str, settings: UserSettings, time: int) -> None:
-        self._executor.run(_SAVE, {"user_id": user_id, **msgspec.structs.asdict(settings), "updated_at": time})
+    def change(self, user_id: str, time: int, **changes: Any) -> UserSettings:
+        """Sets these fields and returns the whole; two changes at once keep each other."""
+        self._executor.run(_ADD, {"user_id": user_id, **msgspec.structs.asdict(UserSettings()), "updated_at": time})
+        self._executor.one(_LOCK, {"user": user_id})
+        settings = msgspec.structs.replace(self.find(user_id), **changes)
+        self._executor.run(_SAVE, {"user": user_id, **msgspec.structs.asdict(settings), "time": time})
+        return settings

@@ -10,6 +10,7 @@ from yral_chat.core.clock import now
 from yral_chat.core.objects import Message, MessageStatus
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
+from yral_chat.db.repositories.jobs import Job
 from yral_chat.db.repositories.messages import StoredMessage, is_listed
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.services.turns.accepting import begin_attempt
@@ -53,6 +54,7 @@ def _store(
         "delivered" if ending.error_code is None else "cancelled" if ending.error_code == "CANCELLED" else "failed"
     )
     is_shown = is_listed("assistant", status, ending.content)
+    origin = {"origin": "safety"} if ending.crisis is not None else {}
     uow.messages.update(
         turn.id,
         status=status,
@@ -65,6 +67,7 @@ def _store(
         model=ending.model,
         is_handed_over=False,
         completed_at=time,
+        **origin,
     )
     reply = uow.messages.find(turn.conversation_id, turn.id)
     assert reply is not None  # noqa: S101 - just updated
@@ -191,6 +194,13 @@ def _usage_row(payload: dict[str, Any], number: int, call: dict[str, Any]) -> di
         "duration_ms": _milliseconds(call["duration_seconds"]),
         "started_at": call["started_at"],
     }
+
+
+def usage_of_job(job: Job, calls: list[ModelCall]) -> list[dict[str, Any]]:
+    """Rows of usage for what a background job has asked of a model on behalf of the turn that its payload names."""
+    payload = {**job.payload, "attempt": job.attempts}
+    rows = [_usage_row(payload, number, msgspec.to_builtins(call)) for number, call in enumerate(calls)]
+    return [{**row, "id": f"{job.name}:{job.id}:{job.attempts}:{number}"} for number, row in enumerate(rows)]
 
 
 def _milliseconds(seconds: float | None) -> int | None:

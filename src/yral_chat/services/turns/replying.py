@@ -6,24 +6,31 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from yral_chat.clients.language_model import LanguageModel, ModelCall, ModelRequest
+from yral_chat.clients.profiles import ProfileClient
+from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
-from yral_chat.core.errors import ConversationNotFound, InfluencerNotFound
+from yral_chat.core.errors import ContentBlocked, ConversationNotFound, InfluencerNotFound
 from yral_chat.core.logging import correlation_id
 from yral_chat.core.objects import RUNNING, Message
 from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.repositories.influencers import StoredInfluencer
+from yral_chat.db.repositories.memories import StoredMemory
 from yral_chat.db.repositories.messages import Said
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.influencers import InfluencerService
-from yral_chat.services.notifications import queue_push
-from yral_chat.services.prompts import compose, images_to_show
+from yral_chat.services.moderation import ModerationService, OutputFilter, Verdict, help_text
+from yral_chat.services.notifications import queue_operator_notice, queue_push
+from yral_chat.services.prompts import compose, images_to_show, names_user, resolve_names
 from yral_chat.services.turns import ending
 from yral_chat.services.turns.hearing import Hearing
 from yral_chat.services.turns.records import Ending
 from yral_chat.services.turns.results import TurnResult, deleted, handed_back, stored_result
-from yral_chat.services.turns.running import Ended, RunningTurn, RunningTurns, TakenOver, generate
+from yral_chat.services.turns.running import Ended, Guard, Pieces, RunningTurn, RunningTurns, TakenOver, generate
 from yral_chat.services.turns.seeing import Seeing
 
+CRISIS = "crisis.marked"
+EXTRACT_JOB = "memories.extract"
 # How long a turn waits before it looks again for one that must come first and is not known here yet.
 PLACE_SECONDS = 0.02
 
@@ -41,8 +48,11 @@ class ReplyWork:
         running_turns: RunningTurns,
         seeing: Seeing,
         hearing: Hearing,
+        moderation: ModerationService,
+        profiles: ProfileClient,
     ) -> None:
         self._settings = settings
+        self._profiles = profiles
         self._database = database
         self._hub = hub
         self._influencers = influencers
@@ -50,17 +60,49 @@ class ReplyWork:
         self._running_turns = running_turns
         self._seeing = seeing
         self._hearing = hearing
+        self._moderation = moderation
 
     async def do(self, running: RunningTurn, begin: Callable[[], None]) -> Ending:
         before = await self._wait_for_place(running)
         begin()
         deadline = time.monotonic() + self._settings.turn_max_seconds
         said = before.said
-        if before.recording is not None and said.is_unheard:
+        verdict = self._moderation.check_message(said.content)
+        if before.recording is not None and said.is_unheard and verdict.tier not in ("crisis", "block"):
             said = await self._hearing.listen(running, said, before.recording, deadline)
-        request = await self._prepare(running, before.history, said, deadline)
+            verdict = self._moderation.check_message(said.content)
+        if verdict.tier == "crisis":
+            return await self._help(running, verdict)
+        if verdict.tier == "block":
+            return Ending("", "BLOCKED_CONTENT", ContentBlocked(), outcome="blocked")
+        request = await self._prepare(running, before, said, deadline)
+        return await self._generate(running, request, verdict, said.content)
+
+    async def _generate(self, running: RunningTurn, request: ModelRequest, verdict: Verdict, text: str) -> Ending:
+        influencer = await self._influencers.find(running.influencer_id)
+        if influencer is None:
+            raise InfluencerNotFound
+        user_name = await self._name_for(influencer, running.turn.user_id)
+        instructions = resolve_names(influencer.system_instructions, influencer.display_name, user_name)
+        output = await self._moderation.output_filter(instructions, request.persona.greeting)
+        judgement = self._moderation.judge(verdict, text)
         window = self._settings.stream_coalesce_ms / 1000
-        return await generate(running, self._model, request, self._hub, window_seconds=window)
+        guard = Guard(output, judgement)
+        try:
+            return await generate(running, self._model, request, self._hub, guard, window_seconds=window)
+        finally:
+            if output.is_leak:
+                self._moderation.leaked()
+            if judgement is not None:
+                self._moderation.judged(verdict, judgement)
+
+    async def _help(self, running: RunningTurn, verdict: Verdict) -> Ending:
+        """Help for a person in danger, with or without a model."""
+        locale = await self._database.read(lambda uow: uow.settings.find_locale(running.turn.user_id))
+        text = help_text(locale, verdict.language)
+        pieces = Pieces(running, self._hub, OutputFilter.open(), window_seconds=0.0)
+        pieces.add(text)
+        return Ending(text, provider="safety", tokens=0, crisis=verdict)
 
     async def _wait_for_place(self, running: RunningTurn) -> "_Before":
         """Waits until this turn is the next of its conversation; returns what was said before it.
@@ -87,16 +129,29 @@ class ReplyWork:
         history = uow.messages.list_for_prompt(
             turn.conversation_id, before_seq=seq, limit=self._settings.history_messages
         )
-        return _Before(history, said, recording, is_next=first is None or first.seq >= turn.seq)
+        is_next = first is None or first.seq >= turn.seq
+        memories, summary = self._recall(uow, turn, len(history)) if is_next else ([], "")
+        return _Before(history, said, recording, memories, summary, is_next=is_next)
 
-    async def _prepare(self, running: RunningTurn, history: list[Said], said: Said, deadline: float) -> ModelRequest:
+    def _recall(self, uow: UnitOfWork, turn: StoredTurn, history_count: int) -> tuple[list[StoredMemory], str]:
+        """What is remembered and, when older messages are out of sight, their summary; nothing where it is off."""
+        if not self._settings.memories_enabled:
+            return [], ""
+        memories = uow.memories.list_all(turn.conversation_id)
+        is_long = history_count >= self._settings.history_messages
+        summary = uow.memories.find_summary(turn.conversation_id).text if is_long else ""
+        if (memories or summary) and not uow.settings.find(turn.user_id).memories_enabled:
+            return [], ""
+        return memories, summary
+
+    async def _prepare(self, running: RunningTurn, before: "_Before", said: Said, deadline: float) -> ModelRequest:
         influencer = await self._influencers.find(running.influencer_id)
         if influencer is None:
             raise InfluencerNotFound
-        shown = images_to_show([*history, said], self._settings.image_history_window)
+        shown = images_to_show([*before.history, said], self._settings.image_history_window)
         return compose(
             influencer,
-            history,
+            before.history,
             said,
             pictures=await self._seeing.look(shown, deadline),
             deadline=deadline,
@@ -104,13 +159,37 @@ class ReplyWork:
             max_output_tokens=self._settings.model_max_output_tokens,
             correlation_id=correlation_id.get(),
             attempt=running.turn.attempt,
+            memories=before.memories,
+            summary=before.summary,
+            user_name=await self._name_for(influencer, running.turn.user_id),
         )
+
+    async def _name_for(self, influencer: StoredInfluencer, user_id: str) -> str:
+        """The user's name where the instructions have a place for it and somebody knows it; else ""."""
+        if not self._profiles.is_enabled or not names_user(influencer.system_instructions):
+            return ""
+        return (await self._profiles.get(user_id)).username or ""
 
     def end(self, uow: UnitOfWork, turn: StoredTurn, outcome: Ending, calls: list[ModelCall]) -> Ended | None:
         ended = ending.end(uow, turn, outcome, calls, self._influencers.absolute)
         if ended is not None and ended.event == "new_message" and ended.message is not None:
             queue_push(uow, self._settings, turn.user_id, ended.message)
+        if ended is not None and outcome.crisis is not None:
+            self._mark_crisis(uow, turn, outcome.crisis)
+        elif ended is not None and outcome.error_code is None:
+            self._queue_extraction(uow, turn, ended.influencer_id)
         return ended
+
+    def _queue_extraction(self, uow: UnitOfWork, turn: StoredTurn, influencer_id: str) -> None:
+        """Once per turn: with the first text that is delivered, whatever attempt that is."""
+        if self._settings.memories_enabled and not turn.is_replacement:
+            uow.jobs.add(EXTRACT_JOB, extraction_of(turn, influencer_id), priority=-1)
+
+    def _mark_crisis(self, uow: UnitOfWork, turn: StoredTurn, verdict: Verdict) -> None:
+        """Lets the operator know, without what was written."""
+        details = {"rule": verdict.rule, "rules_version": verdict.version, "message_id": turn.user_message_id}
+        uow.audit.add(CRISIS, turn.conversation_id, now(), details=details)
+        queue_operator_notice(uow, self._settings, CRISIS, turn.conversation_id)
 
     def find_result(self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None) -> TurnResult:
         reply = uow.messages.find(turn.conversation_id, turn.id)
@@ -122,10 +201,23 @@ class ReplyWork:
         return ending.take_over(uow, turn, owner, lease_until)
 
 
+def extraction_of(turn: StoredTurn, influencer_id: str) -> dict[str, str]:
+    """The payload of EXTRACT_JOB, with what a record of usage needs."""
+    return {
+        "turn_id": turn.id,
+        "message_id": turn.user_message_id,
+        "conversation_id": turn.conversation_id,
+        "user_id": turn.user_id,
+        "influencer_id": influencer_id,
+    }
+
+
 class _Before(NamedTuple):
     """What was said before a reply, what it answers, and whether no earlier reply is open."""
 
     history: list[Said]
     said: Said
     recording: str | None  # reference, when `said` is a voice message
+    memories: list[StoredMemory]
+    summary: str
     is_next: bool
