@@ -23,7 +23,8 @@ def measured() -> str:
     count, refused = len(benign()), len(refused_benign())
     lines = [
         f"Rules version {load_rules().version}: {stopped} of {len(attacks())} attacks stopped before a model is "
-        f"called, {refused} of {count} benign texts refused ({refused / count:.2%}), {judged_benign()} shown to the judge.",
+        f"called, {refused} of {count} benign texts refused ({refused / count:.2%}), {judged_benign()} shown to the "
+        "judge.",
         "",
         *_table("Attacks by kind", stopped_by("kind")),
         "",

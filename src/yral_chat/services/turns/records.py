@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from yral_chat.clients.language_model import Usage
 from yral_chat.core.clock import SECOND
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError
@@ -12,6 +13,7 @@ from yral_chat.core.objects import ErrorCode, Message, MessageType
 from yral_chat.db.repositories.messages import StoredMessage
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import ReplyStream
+from yral_chat.services.moderation import Verdict
 
 
 class NewMessage(msgspec.Struct, frozen=True):
@@ -82,10 +84,12 @@ class Ending(msgspec.Struct, frozen=True):
     model: str | None = None
     tokens: int | None = None
     image: str | None = None  # storage key of a made picture
+    usage: Usage | None = None  # of the call that gave the text
+    crisis: Verdict | None = None  # the content is help for a person in danger: origin `safety`
 
 
 class Attached(msgspec.Struct, frozen=True):
-    """A request's hold on a turn: the stream to follow or to wait for."""
+    """A request's hold on a turn: the stream to follow or to wait for. Neither reply nor stream: nobody answers."""
 
     user_message: Message
     reply: StoredMessage | None

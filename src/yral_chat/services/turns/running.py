@@ -22,8 +22,19 @@ from yral_chat.core.objects import ErrorCode, Message
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub, ReplyStream
+from yral_chat.services.moderation import Judgement, OutputFilter
 from yral_chat.services.turns.records import Ending, StopReason
 from yral_chat.services.turns.results import TurnResult
+
+# How long a piece of text that might become a leak is held back (the issue allows 50 ms of delay).
+HOLD_SECONDS = 0.04
+
+
+class Guard(msgspec.Struct, frozen=True):
+    """What watches over a reply: no text leaves but through `output`; `judgement` may end it."""
+
+    output: OutputFilter
+    judgement: Judgement | None = None
 
 
 class RunningTurn:
@@ -111,21 +122,63 @@ class TurnWork(Protocol):
 
 
 class Pieces:
-    """Gathers the model's pieces: the first leaves at once, later ones together after the coalescing window."""
+    """Gathers the model's pieces: the first leaves at once, later ones together after the coalescing window.
 
-    def __init__(self, running: RunningTurn, hub: Hub, *, window_seconds: float) -> None:
+    What the filter holds back leaves when the filter says so, or HOLD_SECONDS later where it may.
+    """
+
+    def __init__(self, running: RunningTurn, hub: Hub, output: OutputFilter, *, window_seconds: float) -> None:
         self._running = running
         self._hub = hub
+        self._output = output
+        self._release_timer: asyncio.TimerHandle | None = None
         self._window = window_seconds
         self._waiting: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._is_first = True
 
     def add(self, text: str) -> None:
+        """Raises ModelFailure when the text gives away what must not leave."""
         if "\x00" in text:  # PostgreSQL cannot store it, and nobody can read it
             text = text.replace("\x00", "")
             if not text:
                 return
+        self._pass(self._output.feed(text))
+        self._check()
+        if not self._output.held:
+            self._stop_release()
+        elif self._release_timer is None:
+            self._release_timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release)
+
+    def finish(self) -> None:
+        """The model has said everything: sends the rest. Raises as `add`."""
+        self._stop_release()
+        self._pass(self._output.end())
+        self._check()
+        self.flush()
+
+    def close(self) -> None:
+        """There comes no more: sends what may leave of what is there."""
+        self._stop_release()
+        self._pass(self._output.release())
+        self.flush()
+
+    def _check(self) -> None:
+        if self._output.is_leak:
+            raise ModelFailure("blocked", "the reply repeats the persona's instructions", is_outage=False)
+
+    def _release(self) -> None:
+        self._release_timer = None
+        self._pass(self._output.release())
+
+    def _stop_release(self) -> None:
+        if self._release_timer is not None:
+            self._release_timer.cancel()
+            self._release_timer = None
+
+    def _pass(self, text: str) -> None:
+        if not text:
+            return
         self._waiting.append(text)
         if self._is_first or not self._window:
             self._is_first = False
@@ -160,28 +213,43 @@ class Pieces:
 
 
 async def generate(
-    running: RunningTurn, model: LanguageModel, request: ModelRequest, hub: Hub, *, window_seconds: float
+    running: RunningTurn, model: LanguageModel, request: ModelRequest, hub: Hub, guard: Guard, *, window_seconds: float
 ) -> Ending:
-    """Runs the model to its end; every piece that arrived is in the stream when this returns or is cancelled."""
-    pieces = Pieces(running, hub, window_seconds=window_seconds)
+    """Runs the model to its end; every piece that arrived and may leave is in the stream when this returns or is
+    cancelled."""
+    pieces = Pieces(running, hub, guard.output, window_seconds=window_seconds)
+    judgement = guard.judgement
     try:
         # The request's deadline bounds the model; this bounds a model that does not keep it.
-        async with asyncio.timeout(max(0.0, request.deadline - time.monotonic()) + 1.0):
+        async with asyncio.timeout(max(0.0, request.deadline - time.monotonic()) + 1.0) as scope:
+            if judgement is not None:
+                judgement.on_refusal(lambda: None if scope.expired() else scope.reschedule(0))
             async with closing_stream(model.stream(request, running.calls)) as answer:
                 async for item in answer:
                     if isinstance(item, Completion):
-                        pieces.flush()
+                        pieces.finish()
+                        if judgement is not None and await judgement.wait():
+                            raise refused_by_judge()
                         return _complete(running, item)
                     pieces.add(item.text)
         raise ModelFailure("unreachable", "the stream ended without a completion")
     except ModelFailure as failure:
-        pieces.flush()
+        pieces.close()
         return failed(running, failure)
     except TimeoutError:
-        pieces.flush()
+        pieces.close()
+        if judgement is not None and judgement.is_refused:
+            return failed(running, refused_by_judge())
         return failed(running, ModelFailure("timeout", "the turn took too long"))
     finally:
-        pieces.flush()
+        pieces.close()
+        if judgement is not None:
+            await judgement.close(running.calls)
+
+
+def refused_by_judge() -> ModelFailure:
+    """The end of a reply whose question the judge refuses."""
+    return ModelFailure("blocked", "the judge refuses the message", is_outage=False)
 
 
 def _complete(running: RunningTurn, completion: Completion) -> Ending:
@@ -191,6 +259,7 @@ def _complete(running: RunningTurn, completion: Completion) -> Ending:
         provider=completion.provider,
         model=completion.model,
         tokens=completion.usage.output,
+        usage=completion.usage,
     )
 
 
