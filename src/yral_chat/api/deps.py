@@ -75,6 +75,13 @@ async def _operator(
         raise Unauthorized("Invalid metrics token")
 
 
+async def _admin(request: Request, _: Annotated[object, Security(admin_key)]) -> None:
+    """Whoever has the admin key; nobody where none is set."""
+    given = request.headers.get("x-admin-key")
+    if given is None or not _equals(given, _resources(request).settings.admin_api_key):
+        raise Unauthorized("Invalid admin key")
+
+
 def _equals(given: str, secret: Any) -> bool:
     """In constant time; an unset secret equals nothing."""
     if secret is None:
@@ -86,6 +93,7 @@ Services = Annotated[Resources, Depends(_own)]
 Caller = Annotated[Identity, Security(_signed_in)]
 OptionalCaller = Annotated[Identity | None, Security(_MaybeSignedIn())]
 operator = Depends(_operator)
+admin = Depends(_admin)
 
 
 def _clean(value: Any) -> Any:

@@ -71,11 +71,15 @@ Clock = Callable[[], float]
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """A verified caller. `expires_at` is the token's `exp`, seconds since the epoch, without leeway."""
+    """A verified caller. `expires_at` is the token's `exp`, seconds since the epoch, without leeway.
+
+    `ai_account_ids` are the bots that the issuer says are the caller's: contract section 11, create.
+    """
 
     user_id: UserId
     is_anonymous: bool
     expires_at: float
+    ai_account_ids: frozenset[str] = frozenset()
 
 
 class TokenVerifier:
@@ -217,7 +221,12 @@ class TokenVerifier:
         subject = claims.get("sub")
         if not isinstance(subject, str) or not _is_subject(subject):
             raise Unauthorized(_MISSING_SUB)
-        identity = Identity(UserId(subject), claims.get("ext_is_anonymous") is True, min(expires_at, _LATEST))
+        identity = Identity(
+            UserId(subject),
+            claims.get("ext_is_anonymous") is True,
+            min(expires_at, _LATEST),
+            _texts_of(claims.get("ext_ai_account_ids")),
+        )
         return _Verified(identity, not_before)
 
     def _check_times(self, expires_at: float, not_before: float) -> None:
@@ -378,6 +387,10 @@ def _number(value: object) -> float | None:
 
 def _names_audience(claim: object, audience: str) -> bool:
     return claim == audience or (isinstance(claim, list) and audience in claim)
+
+
+def _texts_of(claim: object) -> frozenset[str]:
+    return frozenset(item for item in claim if isinstance(item, str)) if isinstance(claim, list) else frozenset()
 
 
 def _is_subject(subject: str) -> bool:

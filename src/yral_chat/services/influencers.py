@@ -38,7 +38,7 @@ class InfluencerService:
             found, total = await self._database.read(_list_page, listing, limit, offset)
             body = _encode(
                 {
-                    "influencers": [self._to_wire(influencer) for influencer in found],
+                    "influencers": [self.to_wire(influencer) for influencer in found],
                     "total": total,
                     "limit": limit,
                     "offset": offset,
@@ -58,10 +58,10 @@ class InfluencerService:
         if stored is None or stored.status == "discontinued":
             raise InfluencerNotFound
         if viewer_id is not None and stored.owner_id == viewer_id:
-            return _encode(self._to_wire(stored, is_owner=True)), True
+            return _encode(self.to_wire(stored, is_owner=True)), True
 
         async def load() -> tuple[EncodedBody, int]:
-            body = _encode(self._to_wire(stored))
+            body = _encode(self.to_wire(stored))
             return body, body.size
 
         return await self._cache.get(f"influencer:{influencer_id}:body", load), False
@@ -94,7 +94,8 @@ class InfluencerService:
         self.forget(changed)
         return len(changed)
 
-    def _to_wire(self, stored: StoredInfluencer, *, is_owner: bool = False) -> Influencer:
+    def to_wire(self, stored: StoredInfluencer, *, is_owner: bool = False) -> Influencer:
+        """Contract section 5.5, with whole addresses; the system prompt for the owner alone."""
         influencer = stored.to_wire(is_owner=is_owner)
         influencer["avatar_url"] = self.absolute(influencer["avatar_url"])
         return influencer

@@ -1,15 +1,16 @@
 """Influencers: the catalogue and the personas that people own."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, exists, func, insert, or_, select
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import Influencer
-from yral_chat.db.execution import Executor, Row, Statement, UpdateById
-from yral_chat.db.tables import influencers
+from yral_chat.db.execution import Executor, PageStatement, Row, Statement, UpdateById
+from yral_chat.db.repositories.upserts import for_both
+from yral_chat.db.tables import influencers, principals
 
 ACTIVE, COMING_SOON, DISCONTINUED = 0, 1, 2
 STATUS_RANK = {"active": ACTIVE, "coming_soon": COMING_SOON, "discontinued": DISCONTINUED}
@@ -36,8 +37,14 @@ class StoredInfluencer(msgspec.Struct, frozen=True):
     seed_hash: str | None
     conversation_count: int
     message_count: int
+    version: int
+    status_before_ban: str | None
     created_at: int
     updated_at: int
+
+    @property
+    def is_banned(self) -> bool:
+        return self.status_before_ban is not None
 
     def to_wire(self, *, is_owner: bool = False) -> Influencer:
         """Contract section 5.5. The system prompt is the owner's alone."""
@@ -62,8 +69,27 @@ class StoredInfluencer(msgspec.Struct, frozen=True):
         }
 
 
+class NamedInfluencer(NamedTuple):
+    """What a list of names needs. `created_at` in microseconds."""
+
+    id: str
+    name: str
+    created_at: int
+
+
 _ALL = select(*(influencers.c[name] for name in StoredInfluencer.__struct_fields__))
 _BY_ID = Statement(_ALL.where(influencers.c.id == bindparam("id")))
+_LOCKED = Statement(_ALL.where(influencers.c.id == bindparam("id")).with_for_update())
+_BY_NAME = Statement(select(influencers.c.id).where(influencers.c.name_key == bindparam("key")))
+_CARD = Statement(select(influencers.c.card).where(influencers.c.id == bindparam("id")))
+_IS_PERSON = Statement(
+    select(
+        or_(
+            exists().where(principals.c.id == bindparam("id")),
+            exists().where(influencers.c.owner_id == bindparam("id")),
+        )
+    )
+)
 _OWNER = Statement(select(influencers.c.owner_id).where(influencers.c.id == bindparam("id")))
 _LISTED = Statement(
     _ALL.where(influencers.c.status_rank < DISCONTINUED)
@@ -78,6 +104,12 @@ _TRENDING = Statement(
     .limit(bindparam("limit"))
     .offset(bindparam("offset"))
 )
+_ACTIVE_NAMES = PageStatement(
+    select(influencers.c.id, influencers.c.name, influencers.c.created_at)
+    .where(influencers.c.status_rank == ACTIVE)
+    .order_by(influencers.c.created_at.desc(), influencers.c.id)
+    .limit(bindparam("limit"))
+)
 _COUNT_ACTIVE = Statement(select(func.count()).where(influencers.c.status_rank == ACTIVE))
 _OWNED = Statement(
     select(influencers.c.id)
@@ -86,6 +118,15 @@ _OWNED = Statement(
 )
 _SEEDS = Statement(select(influencers.c.id, influencers.c.seed_hash, influencers.c.owner_id))
 _ADD = insert(influencers)
+# Whatever it is that stands in the way, the id or the name: the caller looks.
+_ADD_NEW = Statement(
+    for_both(influencers, lambda statement: statement.on_conflict_do_nothing()),
+    columns=tuple(
+        column.name
+        for column in influencers.columns
+        if column.name not in ("voice", "seed_hash", "status_before_ban", "conversation_count", "message_count")
+    ),
+)
 _UPDATE = UpdateById(influencers)
 
 
@@ -104,6 +145,23 @@ class InfluencerRepository:
         row = self._executor.one(_BY_ID, {"id": influencer_id})
         return None if row is None else _to_influencer(row)
 
+    def find_locked(self, influencer_id: str) -> StoredInfluencer | None:
+        """As `find`; nobody else changes it until this unit ends."""
+        row = self._executor.one(_LOCKED, {"id": influencer_id})
+        return None if row is None else _to_influencer(row)
+
+    def find_id_by_name(self, name: str) -> str | None:
+        """Names are the same in any case of letters; also of discontinued ones."""
+        return self._executor.text(_BY_NAME, {"key": name.lower()})
+
+    def find_card(self, influencer_id: str) -> str | None:
+        """The data of the card that it was imported from, as JSON of up to 10 MB."""
+        return self._executor.text(_CARD, {"id": influencer_id})
+
+    def is_person(self, principal_id: str) -> bool:
+        """Whether this is the id of somebody who has chatted or owns a bot."""
+        return bool(self._executor.count(_IS_PERSON, {"id": principal_id}))
+
     def find_owner(self, influencer_id: str) -> str | None:
         """The owner's id; None for catalogue influencers and unknown ids."""
         return self._executor.text(_OWNER, {"id": influencer_id})
@@ -115,6 +173,10 @@ class InfluencerRepository:
     def list_trending(self, limit: int, offset: int) -> list[StoredInfluencer]:
         """Active; most talked to first."""
         return self._list(_TRENDING, limit, offset)
+
+    def list_active_names(self) -> list[NamedInfluencer]:
+        """All active ones, newest first."""
+        return [NamedInfluencer(*row) for row in self._executor.all(_ACTIVE_NAMES, {"limit": 2**31 - 1})]
 
     def count_listed(self) -> int:
         return self._executor.count(_COUNT_LISTED, {})
@@ -132,6 +194,10 @@ class InfluencerRepository:
 
     def add(self, row: dict[str, Any]) -> None:
         self._executor.connection.execute(_ADD, row)
+
+    def add_new(self, row: dict[str, Any]) -> bool:
+        """A persona that somebody has made; False when its id or name is taken."""
+        return self._executor.run(_ADD_NEW, row) == 1
 
     def update(self, influencer_id: str, **values: Any) -> None:
         self._executor.update(_UPDATE, influencer_id, values)

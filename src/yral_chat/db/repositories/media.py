@@ -62,6 +62,10 @@ class MediaRepository:
     def set_stored(self, key: str) -> None:
         self._executor.run(_SET_STORED, {"file": key})
 
+    def set_used(self, key: str) -> None:
+        """Keeps a file that no message shows from being cleaned away."""
+        self._executor.run(_SET_USED, {"file": key})
+
     def find(self, key: str) -> MediaObject | None:
         """The stored file, which stays at least until this unit ends."""
         row = self._executor.one(_FIND, {"file": key})

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +11,7 @@ from typing_extensions import TypedDict
 
 from yral_chat import personas
 from yral_chat.clients.public_files import PublicFiles
-from yral_chat.clients.storage import StorageService, media_type, owner_prefix
+from yral_chat.clients.storage import PUBLIC, StorageService, media_type, owner_prefix
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
@@ -100,6 +101,17 @@ class MediaService:
         finally:
             path.unlink(missing_ok=True)
 
+    async def keep_avatar(self, owner_id: str, data: bytes) -> str:
+        """Keeps a picture for everybody to see; returns its permanent address. Raises as for an upload."""
+        path = await asyncio.to_thread(self._write_incoming, data)
+        try:
+            media = await self._keep_image(owner_id, path, folder=PUBLIC)
+        finally:
+            path.unlink(missing_ok=True)
+        # Nobody says when an avatar is used: it goes with its owner, and not before.
+        await self._database.write(lambda uow: uow.media.set_used(media.key))
+        return self._storage.public_url(media.key.removeprefix(f"{PUBLIC}/"))
+
     async def small_copy(self, reference: str) -> tuple[str, bytes]:
         """(mime type, bytes) of an image as models are shown it. Raises MediaNotFound too."""
         if not is_external(reference):
@@ -151,11 +163,12 @@ class MediaService:
 
         shutil.rmtree(self.incoming, ignore_errors=True)
 
-    async def _keep_image(self, owner_id: str, path: Path) -> MediaObject:
+    async def _keep_image(self, owner_id: str, path: Path, folder: str | None = None) -> MediaObject:
         clean, copy = path.with_name(f"{path.name}.clean"), path.with_name(f"{path.name}.copy")
         try:
             facts = await self._clean(path, clean, copy)
-            media = _media(owner_id, "image", facts.mime_type, facts.extension, await asyncio.to_thread(_size, clean))
+            size = await asyncio.to_thread(_size, clean)
+            media = _media(owner_id, "image", facts.mime_type, facts.extension, size, folder=folder)
             await self._store(media, clean, copy)
         finally:
             clean.unlink(missing_ok=True)
@@ -232,10 +245,18 @@ def remove_files(uow: UnitOfWork, keys: list[str]) -> None:
 
 
 def _media(
-    owner_id: str, kind: MediaKind, mime_type: str, extension: str, size: int, seconds: int | None = None
+    owner_id: str,
+    kind: MediaKind,
+    mime_type: str,
+    extension: str,
+    size: int,
+    seconds: int | None = None,
+    folder: str | None = None,
 ) -> MediaObject:
+    # What lies in the open is found by its name alone: that has nothing of the time in it.
+    name = new_id() if folder is None else str(uuid.uuid4())
     return MediaObject(
-        key=f"{owner_prefix(owner_id)}/{new_id()}{extension}",
+        key=f"{folder or owner_prefix(owner_id)}/{name}{extension}",
         owner_id=owner_id,
         kind=kind,
         mime_type=mime_type,

@@ -37,11 +37,11 @@ def read_png(data: bytes, budget: PixelBudget) -> Container:
     orientation = UPRIGHT
     before: list[bytes] = []
     pixels: list[bytes] = []
-    for name, body in _chunks(data):
+    for name, body in chunks(data):
         if name == b"IDAT":
             pixels.append(body)
         elif name == b"IHDR" or (name in LOOKS and len(body) <= LOOKS[name]):
-            before.append(_chunk(name, body))
+            before.append(chunk(name, body))
         elif name == b"iCCP":
             before.extend(_profile_chunk(body))
         elif name == b"eXIf":
@@ -56,7 +56,7 @@ def read_png(data: bytes, budget: PixelBudget) -> Container:
     )
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and body of each chunk before the one that ends the picture."""
     position = len(MAGIC)
     while True:
@@ -72,7 +72,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position = end
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
     checksum = zlib.crc32(body, zlib.crc32(name))
     return len(body).to_bytes(4, "big") + name + body + checksum.to_bytes(4, "big")
 
@@ -83,7 +83,7 @@ def _profile_chunk(body: bytes) -> list[bytes]:
         profile = slim_profile(zlib.decompressobj().decompress(compressed, MAX_BYTES))
     except zlib.error:
         return []
-    return [_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile))] if profile else []
+    return [chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile))] if profile else []
 
 
 def _stream_bytes(width: int, height: int, header: bytes) -> int:
@@ -101,8 +101,8 @@ def _parts(before: list[bytes], pixels: Iterable[bytes], stream_bytes: int) -> I
     yield MAGIC
     yield from before
     for body in _without_tail(pixels, stream_bytes):
-        yield _chunk(b"IDAT", body)
-    yield _chunk(b"IEND", b"")
+        yield chunk(b"IDAT", body)
+    yield chunk(b"IEND", b"")
 
 
 def _without_tail(pixels: Iterable[bytes], stream_bytes: int) -> Iterator[bytes]:
