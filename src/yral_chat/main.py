@@ -8,9 +8,23 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from yral_chat import jobs
-from yral_chat.api import errors, health, media
+from yral_chat.api import errors, health, media, openai
 from yral_chat.api.multipart import OVERHEAD_BYTES
-from yral_chat.api.v1 import auth, conversations, human, inbox, influencers, messages, pictures
+from yral_chat.api.v1 import (
+    accounts,
+    admin,
+    auth,
+    conversations,
+    creation,
+    human,
+    inbox,
+    influencers,
+    memories,
+    messages,
+    pictures,
+    users,
+)
+from yral_chat.api.v1 import jobs as job_routes
 from yral_chat.api.v1 import media as uploads
 from yral_chat.api.v2 import conversations as conversations_v2
 from yral_chat.api.v3 import conversations as conversations_v3
@@ -21,6 +35,7 @@ from yral_chat.middleware.cors import cors_options
 from yral_chat.middleware.limits import BodyLimitMiddleware
 from yral_chat.middleware.request_context import RequestContextMiddleware
 from yral_chat.resources import Resources
+from yral_chat.services.cards import MAX_CARD_BYTES
 from yral_chat.web import routes as web
 
 # In the order of their use: each request is matched against one after the other. No path fits two of them; within a
@@ -34,9 +49,16 @@ ROUTERS = (
     influencers.router,
     pictures.router,
     uploads.router,
+    memories.router,
+    users.router,
+    accounts.router,
     auth.router,
     inbox.router,
     media.router,
+    openai.router,
+    creation.router,
+    admin.router,
+    job_routes.router,
     health.router,
 )
 
@@ -77,7 +99,7 @@ def create_app(settings: Settings | None = None, opened: Resources | None = None
             # Level 9 takes twice the time of level 4 for 1.6 % of a 25 KB page. The list is read for each request,
             # so it names only what we send.
             Middleware(GZipMiddleware, minimum_size=1024, compresslevel=4, exclude_content_types=COMPRESSED_ALREADY),
-            Middleware(BodyLimitMiddleware, by_prefix={uploads.PATH: _upload_bytes(settings)}),
+            Middleware(BodyLimitMiddleware, by_prefix=_body_limits(settings)),
         ],
     )
     for router in ROUTERS:
@@ -89,6 +111,10 @@ def create_app(settings: Settings | None = None, opened: Resources | None = None
     return app
 
 
-def _upload_bytes(settings: Settings) -> int:
-    """The largest body of an upload: a file of the larger kind, and what stands around it."""
-    return max(settings.max_image_size_mb, settings.max_audio_size_mb) * 1024 * 1024 + OVERHEAD_BYTES
+def _body_limits(settings: Settings) -> dict[str, int]:
+    """The largest body by path where files come in: a file of the larger kind, and what stands around it."""
+    megabytes = max(settings.max_image_size_mb, settings.max_audio_size_mb)
+    return {
+        uploads.PATH: megabytes * 1024 * 1024 + OVERHEAD_BYTES,
+        creation.IMPORT_PATH: MAX_CARD_BYTES + OVERHEAD_BYTES,
+    }

@@ -23,15 +23,24 @@ from yral_chat.db.database import Database, DatabaseUnusable
 from yral_chat.db.migrations import migrate
 from yral_chat.db.repositories.turns import TurnKind
 from yral_chat.realtime.hub import Hub
+from yral_chat.services.accounts import AccountService
+from yral_chat.services.background_model import BackgroundModel
+from yral_chat.services.cards import CardService
+from yral_chat.services.characters import BanService, CharacterService, Generator, RevisionService
 from yral_chat.services.chat import ChatService
+from yral_chat.services.completions import CompletionService
 from yral_chat.services.inbox import InboxService
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.job_runner import JobRunner
 from yral_chat.services.media import MediaService
+from yral_chat.services.memories import MemoryService
+from yral_chat.services.moderation import ModerationService
 from yral_chat.services.notifications import NotificationService
 from yral_chat.services.people import PeopleService
 from yral_chat.services.pictures import PictureService
+from yral_chat.services.preferences import PreferenceService
 from yral_chat.services.status import StatusService
+from yral_chat.services.summaries import SummaryService
 from yral_chat.services.turns import TurnEngine, TurnService
 from yral_chat.services.turns.hearing import Hearing
 from yral_chat.services.turns.picturing import PictureWork
@@ -62,6 +71,8 @@ class Resources:
         self.model: ModelChain = build_model(settings)
         self.transcriber = build_transcriber(settings)
         self.image_model = build_image_model(settings)
+        self.profiles = ProfileClient(settings.profile_url, self.cache)
+        self.moderation = ModerationService(settings, self.metrics, self.model)
         self.hub = Hub(max_sockets_per_user=settings.ws_max_connections_per_user)
         self.jobs = JobRunner(self.database, self.metrics)
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
@@ -69,10 +80,28 @@ class Resources:
         self.media = MediaService(
             settings, self.database, self.storage, self.public_files, self.cache, wake_jobs=self.jobs.wake
         )
+        self.characters = self._build_characters()
+        self.revisions = RevisionService(self.database, self.influencers, self.moderation)
+        self.cards = CardService(self.database, self.characters, self.media)
+        self.bans = BanService(settings, self.database, self.influencers, wake_jobs=self.jobs.wake)
         self.engine = self._build_engine()
         self.turns = TurnService(settings, self.database, self.hub, self.engine)
+        self.completions = CompletionService(
+            settings,
+            self.database,
+            self.cache,
+            self.metrics,
+            self.influencers,
+            self.model,
+            self.turns,
+            self.moderation,
+            wake_jobs=self.jobs.wake,
+        )
+        background = BackgroundModel(self.model, self.metrics, is_offline="offline" in self.model.circuits())
+        self.memories = MemoryService(settings, self.database, self.influencers, background)
+        self.summaries = SummaryService(settings, self.database, self.influencers, background)
+        self.preferences = PreferenceService(self.database)
         self.pictures = PictureService(settings, self.database, self.hub, self.engine, self.image_model)
-        self.profiles = ProfileClient(settings.profile_url, self.cache)
         self.notifications = self._build_notifications()
         self.chat = ChatService(
             self.database, self.hub, self.influencers, self.engine, self.profiles, wake_jobs=self.jobs.wake
@@ -87,6 +116,16 @@ class Resources:
         )
         self.inbox = InboxService(settings, self.database, self.hub, renew_url=self._renew_url)
         self.upkeep = UpkeepService(settings, self.database, self.influencers)
+        self.accounts = AccountService(
+            settings,
+            self.database,
+            self.hub,
+            self.cache,
+            self.engine,
+            self.influencers,
+            media_url=self._media_url,
+            wake_jobs=self.jobs.wake,
+        )
         self.status = StatusService(
             settings,
             self.database,
@@ -101,12 +140,29 @@ class Resources:
         )
         self._watch()
 
+    def _build_characters(self) -> CharacterService:
+        generator = Generator(
+            self.settings, self.database, self.model, self.image_model, self.media, wake_jobs=self.jobs.wake
+        )
+        return CharacterService(
+            self.settings, self.database, self.influencers, generator, self.media, self.moderation
+        )
+
     def _build_engine(self) -> TurnEngine:
         """What works on turns: on replies, and on pictures."""
         settings, running_turns = self.settings, RunningTurns()
         hearing = Hearing(self.database, self.hub, self.media, self.transcriber)
         replies = ReplyWork(
-            settings, self.database, self.hub, self.influencers, self.model, running_turns, Seeing(self.media), hearing
+            settings,
+            self.database,
+            self.hub,
+            self.influencers,
+            self.model,
+            running_turns,
+            Seeing(self.media),
+            hearing,
+            self.moderation,
+            self.profiles,
         )
         pictures = PictureWork(settings, self.database, self.influencers, self.model, self.image_model, self.media)
         works: dict[TurnKind, TurnWork] = {"reply": replies, "picture": pictures}
@@ -167,6 +223,7 @@ class Resources:
             if seeded:
                 logger.info("personas.seeded", count=seeded)
             await self.database.write(lambda uow: uow.jobs.free_all())
+            await self.accounts.replay_erasures()
             await self.engine.start()
         except AppError as error:
             await self.database.close()
@@ -177,7 +234,8 @@ class Resources:
 
     async def drain(self) -> None:
         """Before `close`: see TurnEngine.drain. Sockets are told to come back."""
-        await self.engine.drain(self.settings.shutdown_grace_seconds)
+        grace_seconds = self.settings.shutdown_grace_seconds
+        await asyncio.gather(self.engine.drain(grace_seconds), self.completions.drain(grace_seconds))
         self.hub.close_all()
 
     async def close(self) -> None:
@@ -186,6 +244,7 @@ class Resources:
             await self.engine.drain(0)
         self.hub.close_all()
         await self.engine.close()
+        await self.completions.close()
         await self.jobs.close()
         await self.cache.close()
         await self.model.close()

@@ -14,9 +14,12 @@ from tests.service import FakeModel, Service
 C = "/api/v1/chat/conversations"
 M = f"{C}/{{conversation_id}}/messages"
 H = "/api/v1/chat/human/conversations"
+I = "/api/v1/influencers"  # noqa: E741 - as C and M
+A = "/api/v1/admin/influencers"
 NONE: list[Json] = []
 TOKEN: list[Json] = [{"HTTPBearer": []}]
 OPTIONAL: list[Json] = [{"HTTPBearer": []}, {}]
+ADMIN: list[Json] = [{"APIKeyHeader": []}]
 OPERATOR: list[Json] = [{"HTTPBearer": []}, {"APIKeyHeader": []}]
 
 # Method, path, security, statuses that the contract names beside the success and 500.
@@ -46,13 +49,36 @@ ROUTES: list[tuple[str, str, list[Json], set[int]]] = [
     ("POST", f"{M}/{{message_id}}/cancel", TOKEN, {401, 403, 404, 409, 429, 503}),
     ("POST", f"{C}/{{conversation_id}}/read", TOKEN, {401, 403, 404, 429, 503}),
     ("POST", f"{C}/{{conversation_id}}/images", TOKEN, {401, 403, 404, 409, 413, 422, 429, 503, 504}),
+    ("GET", f"{C}/{{conversation_id}}/memories", TOKEN, {401, 403, 404, 409, 429, 503}),
+    ("DELETE", f"{C}/{{conversation_id}}/memories", TOKEN, {401, 403, 404, 409, 429, 503}),
+    ("DELETE", f"{C}/{{conversation_id}}/memories/{{key}}", TOKEN, {401, 403, 404, 409, 429, 503}),
+    ("GET", "/api/v1/users/me/export", TOKEN, {401, 429, 503}),
+    ("DELETE", "/api/v1/users/me", TOKEN, {401, 429, 503}),
+    ("GET", "/api/v1/users/me/settings", TOKEN, {401, 429, 503}),
+    ("PUT", "/api/v1/users/me/settings", TOKEN, {401, 413, 422, 429, 503}),
     ("POST", "/api/v1/media/upload", TOKEN, {400, 401, 413, 415, 422, 429, 503}),
     ("GET", "/media/public/{key}", NONE, {404, 503}),
     ("GET", "/media/{key}", NONE, {403, 404, 416, 503}),
     ("GET", "/api/v1/chat/ws/docs", NONE, set()),
+    ("GET", "/v1/models", TOKEN, {401, 429, 503}),
+    ("POST", "/v1/chat/completions", TOKEN, {401, 403, 404, 409, 413, 422, 429, 503, 504}),
     ("GET", "/api/v1/influencers", OPTIONAL, {422, 429, 503}),
     ("GET", "/api/v1/influencers/trending", OPTIONAL, {422, 429, 503}),
     ("GET", "/api/v1/influencers/{influencer_id}", OPTIONAL, {404, 429, 503}),
+    ("POST", f"{I}/generate-prompt", TOKEN, {401, 413, 422, 429, 503, 504}),
+    ("POST", f"{I}/validate-and-generate-metadata", TOKEN, {401, 413, 422, 429, 503, 504}),
+    ("POST", f"{I}/create", TOKEN, {401, 403, 409, 413, 422, 429, 503}),
+    ("POST", f"{I}/import", TOKEN, {400, 401, 403, 409, 413, 415, 422, 429, 503}),
+    ("PATCH", f"{I}/{{influencer_id}}/system-prompt", TOKEN, {401, 403, 404, 413, 422, 429, 503}),
+    ("GET", f"{I}/{{influencer_id}}/versions", TOKEN, {401, 403, 404, 429, 503}),
+    ("POST", f"{I}/{{influencer_id}}/versions/{{n}}/restore", TOKEN, {401, 403, 404, 422, 429, 503}),
+    ("DELETE", f"{I}/{{influencer_id}}", TOKEN, {401, 403, 404, 429, 503}),
+    ("POST", f"{I}/{{influencer_id}}/generate-video-prompt", TOKEN, {401, 403, 404, 413, 422, 429, 503, 504}),
+    ("GET", f"{I}/{{influencer_id}}/card", TOKEN, {401, 403, 404, 422, 429, 503}),
+    ("POST", f"{A}/{{id_or_name}}", ADMIN, {401, 404, 413, 422, 429, 503}),
+    ("DELETE", f"{A}/{{id_or_name}}", ADMIN, {401, 404, 413, 422, 429, 503}),
+    ("POST", f"{A}/{{id_or_name}}/ban", ADMIN, {401, 404, 413, 422, 429, 503}),
+    ("POST", f"{A}/{{id_or_name}}/unban", ADMIN, {401, 404, 409, 413, 422, 429, 503}),
 ]
 
 
@@ -77,7 +103,8 @@ def test_every_route_is_documented(
     assert operation.get("security", []) == security
     responses = operation["responses"]
     assert {str(status) for status in statuses} <= responses.keys()
-    success = "201" if (method, path) in (("POST", C), ("POST", H), ("POST", f"{C}/{{conversation_id}}/images")) else "200"
+    makes = (C, H, f"{C}/{{conversation_id}}/images", f"{I}/create", f"{I}/import")
+    success = "201" if method == "POST" and path in makes else "200"
     assert success in responses
     for status, response in responses.items():
         is_health = path.startswith("/health")

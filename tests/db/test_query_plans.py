@@ -11,9 +11,13 @@ from yral_chat.core.clock import now
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.execution import Executor, Parameters, Statement
 from yral_chat.db.migrations import open_engine
+from yral_chat.db.repositories.influencer_versions import StoredVersion
 from yral_chat.db.repositories.media import MediaObject
+from yral_chat.db.repositories.memories import EVERYTHING, Summary
 from yral_chat.db.repositories.pictures import PictureRequest
 from yral_chat.services import chat, people
+from yral_chat.services.memories.facts import Fact
+from yral_chat.services.memories.service import Source, remember
 from yral_chat.services.turns import accepting, ending
 from yral_chat.services.turns.records import Ending, Limits, NewMessage
 
@@ -96,14 +100,41 @@ def live_through(uow: UnitOfWork) -> None:
             chat._list_beside(uow, "user", conversation, 50, reply_id, None, is_ascending, is_complete)
             chat._list_beside(uow, "user", conversation, 50, None, reply_id, is_ascending, is_complete)
     uow.messages.list_for_prompt(conversation, before_seq=100, limit=30)
+    uow.messages.find_window_start(conversation, 2)
+    uow.messages.list_between(conversation, 0, 100, limit=60)
+    source = Source("message", 1, "", "bot", [])
+    remember(uow, conversation, source, [Fact("city", "Pune", 90)])
+    uow.memories.list_all(conversation)
+    uow.memories.save_summary(conversation, Summary("They met.", 1), now())
+    uow.memories.find_summary(conversation)
+    uow.settings.change("user", now(), locale="hi-IN")
+    uow.memories.delete(conversation, "city")
+    uow.memories.forget(conversation, EVERYTHING, 1)
+    uow.memories.delete_all(conversation)
     uow.events.list_since("user", 0, 0)
     uow.events.last_seq("user")
-    jobs = uow.jobs.lease_due(now(), 10)
+    jobs = uow.jobs.lease_due(now(), {ending.RECORD_JOB: 10})
+    uow.jobs.has_due([ending.RECORD_JOB])
+    uow.accounts.list_ai_conversations("user", "", 200)
+    uow.accounts.list_human_conversations("user")
+    uow.accounts.list_owned("owner", (0, ""), 200)
+    uow.accounts.list_files("user", (0, ""), 200)
+    uow.accounts.anonymise_usage("somebody", 500)
+    uow.accounts.delete_files("somebody", 500)
+    uow.accounts.delete_messages_by(conversation, "somebody", 500)
     ending.record(uow, [job.id for job in jobs], [job.payload for job in jobs])
     uow.influencers.list_listed(50, 0)
     uow.influencers.list_trending(50, 0)
     uow.influencers.list_owned_ids("owner")
     uow.influencers.find("bot")
+    uow.influencers.find_locked("bot")
+    uow.influencers.find_id_by_name("bot")
+    uow.influencers.find_card("bot")
+    uow.influencers.is_person("bot")
+    uow.influencer_versions.keep("bot", StoredVersion(1, "text", now()))
+    uow.influencer_versions.list_newest("bot", 100)
+    uow.influencer_versions.find("bot", 1)
+    uow.influencer_versions.count("bot")
     uow.media.add(MediaObject("user/file.jpg", "user", "image", "image/jpeg", 1, None, now()))
     uow.media.set_stored("user/file.jpg")
     picture = NewMessage("", "image", images=("user/file.jpg",))

@@ -13,9 +13,12 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from loguru import logger
 
 from yral_chat.db.execution import Executor
+from yral_chat.db.repositories.accounts import AccountRepository
+from yral_chat.db.repositories.audit import AuditRepository
 from yral_chat.db.repositories.conversations import ConversationRepository
 from yral_chat.db.repositories.counters import CounterRepository
 from yral_chat.db.repositories.events import EventRepository
+from yral_chat.db.repositories.influencer_versions import InfluencerVersionRepository
 from yral_chat.db.repositories.influencers import InfluencerRepository
 from yral_chat.db.repositories.jobs import JobRepository
 from yral_chat.db.repositories.media import MediaRepository
@@ -70,6 +73,14 @@ class UnitOfWork:
         return InfluencerRepository(self._executor)
 
     @cached_property
+    def influencer_versions(self) -> InfluencerVersionRepository:
+        return InfluencerVersionRepository(self._executor)
+
+    @cached_property
+    def audit(self) -> AuditRepository:
+        return AuditRepository(self._executor)
+
+    @cached_property
     def events(self) -> EventRepository:
         return EventRepository(self._executor)
 
@@ -92,6 +103,10 @@ class UnitOfWork:
     @cached_property
     def counters(self) -> CounterRepository:
         return CounterRepository(self._executor)
+
+    @cached_property
+    def accounts(self) -> AccountRepository:
+        return AccountRepository(self._executor)
 
     def after_commit(self, callback: AfterCommit) -> None:
         """Runs `callback` on the event loop once this unit is committed, in the order of the commits.
@@ -126,6 +141,10 @@ class Database(Protocol):
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    async def scrub(self) -> bool:
+        """Takes what was deleted out of the write-ahead log, where there is one that keeps it. False: not yet."""
+        ...
 
     def pool(self) -> tuple[int, int]:
         """(size, in use) of the connections."""
