@@ -361,10 +361,13 @@ async def test_the_second_deletion_erases_everything(api: Api, other: Api, servi
     query = select(func.count()).where(media_objects.c.key == image["storage_key"])
     assert fetch(service, query)[0][0] == 0
 
+    folder = service.folder / "data" / "media" / api.user_id
+
     async def removed() -> bool:
-        return (await fetched(image["url"])).status_code == 404
+        return not list(folder.glob("*"))  # the folder may be gone too
 
     await until(removed, what="the file to be removed")
+    assert (await fetched(image["url"])).status_code == 404
     assert (await open_with(other, api))["id"] != chat
 
 

@@ -222,13 +222,18 @@ def _present_influencer(conversation: ConversationSummary, absolute: Callable[[s
 
 
 def _open(uow: UnitOfWork, user_id: str, influencer_id: str, user_name: str = "") -> Conversation:
-    conversation_id = uow.conversations.find_id(user_id, influencer_id)
-    if conversation_id is None:
-        conversation_id = _add(uow, user_id, influencer_id, user_name)
-    return _view(uow, conversation_id, user_id)
+    # None, or it is deleted in this very moment.
+    while (found := uow.conversations.find_id(user_id, influencer_id)) is None or (
+        uow.conversations.find_locked(found) is None
+    ):
+        made = _add(uow, user_id, influencer_id, user_name)
+        if made is not None:
+            return _view(uow, made, user_id)
+    return _view(uow, found, user_id)
 
 
-def _add(uow: UnitOfWork, user_id: str, influencer_id: str, user_name: str) -> str:
+def _add(uow: UnitOfWork, user_id: str, influencer_id: str, user_name: str) -> str | None:
+    """The id of a new conversation; None when somebody else's identical request was faster, and has committed."""
     influencer = uow.influencers.find(influencer_id)
     if influencer is None or influencer.status == "discontinued":
         raise InfluencerNotFound
@@ -236,10 +241,7 @@ def _add(uow: UnitOfWork, user_id: str, influencer_id: str, user_name: str) -> s
         raise Forbidden("Nobody talks to themselves")  # the two sides of a conversation are told apart by their ids
     conversation_id, time = new_id(), now()
     if not uow.conversations.add_ai(conversation_id, user_id, influencer_id, time):
-        # Somebody else's identical request was faster, and has committed.
-        found = uow.conversations.find_id(user_id, influencer_id)
-        assert found is not None  # noqa: S101 - the unique pair is what refused ours
-        return found
+        return None
     greeting = resolve_names(influencer.initial_greeting, influencer.display_name, user_name)
     if greeting:
         _greet(uow, conversation_id, user_id, influencer_id, greeting, time)
