@@ -6,16 +6,19 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
+from sqlalchemy import select
 
 from tests.api.conftest import MakeUser, StartService
 from tests.api.creating import INFLUENCERS, OPENING, created, saying
 from tests.api.expecting import refused
-from tests.client import Api, Json
+from tests.client import Api, Json, messages
 from tests.files import picture
-from tests.service import FakeModel
+from tests.rows import fetch
+from tests.service import FakeModel, Service
 from tests.services.cards import DATA, V2, V3, cards_in, encoded, packed_chunk, text_chunk, v3, with_chunks
 from tests.services.media.pictures import encoded as image_file
 from tests.services.media.pictures import opened, sample
+from yral_chat.db.tables import media_objects
 
 IMPORT = f"{INFLUENCERS}/import"
 PICTURE = sample("rgb.png")
@@ -113,6 +116,17 @@ async def test_the_picture_becomes_the_avatar_without_the_card(api: Api) -> None
     assert opened(avatar.content).size == opened(PICTURE).size
     file = await exported(api, made["id"], format="png")
     assert opened(file.content).tobytes() == opened(PICTURE).tobytes()
+
+
+async def test_an_avatar_outlives_a_message_that_shows_it(api: Api, service: Service) -> None:
+    made = await made_of(api, with_chunks(PICTURE, text_chunk("ccv3", v3())))
+    conversation = await api.open(made["id"])
+    body = {"message_type": "image", "media_urls": [made["avatar_url"]]}
+    response = await api.post(messages(conversation["id"]), body)
+    assert response.status_code == 200, response.text
+    await api.delete(f"/api/v1/chat/conversations/{conversation['id']}")
+    query = select(media_objects.c.key).where(media_objects.c.owner_id == api.user_id)
+    assert [key for (key,) in fetch(service, query)] == [made["avatar_url"].partition("/media/")[2]]
 
 
 async def test_a_preview_stores_nothing(api: Api) -> None:

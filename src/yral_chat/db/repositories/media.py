@@ -38,7 +38,9 @@ _KEYS_OF_CONVERSATION = Statement(
 )
 _IS_IN_USE = exists().where(media_uses.c.key == media_objects.c.key)
 _LOCK = Statement(select(media_objects.c.key).where(_BY_KEY).with_for_update())
-_DELETE_UNUSED = Statement(delete(media_objects).where(_BY_KEY, ~_IS_IN_USE))
+# An avatar may also have been sent in a message; it stays when the message goes.
+_IS_PUBLIC = media_objects.c.key.like("public/%")
+_DELETE_UNUSED = Statement(delete(media_objects).where(_BY_KEY, ~_IS_IN_USE, ~_IS_PUBLIC))
 # In the words of ix_media_objects_unused, so that SQLite recognises it.
 _OLD_UNUSED = Statement(
     select(media_objects.c.key)
