@@ -144,6 +144,7 @@ def test_the_examples_for_clients_work(checkout: Checkout) -> None:
     assert '"content":"Hello, Grace!"' in next(found)
     assert re.search(r"\nunread: \d+, continue with since=\d+$", next(found))
     assert next(found).endswith('"time_zone":"Asia/Kolkata"}')
+    assert next(found).startswith('{"deleted":{"conversations":')
     assert '"name":"BrunoCooks"' in next(found)
     assert next(found).endswith('"finish_reason":"stop"}]}\n\ndata: [DONE]')
     assert '"error":"not_found"' in next(found)
@@ -188,6 +189,7 @@ def test_commands_that_are_named_exist(name: str) -> None:
     text = "\n".join([*code_spans(document), *(block.text for block in blocks(document))])
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands |= {group.name for group in app.registered_groups if group.name}
     assert set(re.findall(r"^make ([a-z-]+)", text, re.M)) <= targets
     assert set(re.findall(r"yral-chat ([a-z]+)", text)) <= commands
 

@@ -1,11 +1,11 @@
-"""yral-chat: serve, migrate, token, chat, doctor."""
+"""yral-chat: serve, migrate, token, chat, doctor, jobs."""
 
 import asyncio
 import gc
 import re
 import sys
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -22,6 +22,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # they show source code to people who want to know what to do
 )
+
+jobs = typer.Typer(help="Background jobs: what waits, and what was tried too often.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
 
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on (HOST).")]
 PortOption = Annotated[int | None, typer.Option(help="Port to listen on (PORT); 0 takes a free one.")]
@@ -196,6 +199,62 @@ def doctor() -> None:
         typer.echo(finding.render())
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(1)
+
+
+@jobs.command("list")
+def list_jobs(
+    dead: Annotated[bool, typer.Option("--dead", help="Only those that were tried too often.")] = False,
+) -> None:
+    """Show the oldest jobs. Changes nothing, and may run beside a server."""
+    from yral_chat.core.logging import configure_logging
+    from yral_chat.job_commands import DatabaseUnusable
+    from yral_chat.job_commands import list_jobs as lines
+
+    settings = load_settings()
+    configure_logging("CRITICAL", "text")
+    try:
+        for line in lines(settings, is_dead=dead):
+            typer.echo(line)
+    except DatabaseUnusable as error:
+        stop(str(error))
+
+
+@jobs.command("retry")
+def retry_jobs(
+    job_id: Annotated[str | None, typer.Argument(metavar="ID", help="One dead job.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> None:
+    """Let dead jobs begin anew: through the running server, or without one at its next start."""
+    if (job_id is None) != all_:
+        stop("Say which: yral-chat jobs retry ID, or --all.")
+    count = _change_jobs("retry", job_id)
+    if job_id is not None and not count:
+        stop(f"There is no dead job {job_id}.")
+    typer.echo(f"{count} to be done again.")
+
+
+@jobs.command("purge")
+def purge_jobs(
+    dead: Annotated[bool, typer.Option("--dead", help="Required: only dead ones can be purged.")] = False,
+) -> None:
+    """Forget dead jobs."""
+    if not dead:
+        stop("Say --dead: what waits is never thrown away.")
+    typer.echo(f"{_change_jobs('purge', None)} forgotten.")
+
+
+def _change_jobs(change: Literal["retry", "purge"], job_id: str | None) -> int:
+    from yral_chat.core.logging import configure_logging
+    from yral_chat.job_commands import DatabaseUnusable, JobCommandFailed, change_jobs
+
+    settings = load_settings()
+    configure_logging("CRITICAL", "text")
+    try:
+        return asyncio.run(change_jobs(settings, change, job_id))
+    except (DatabaseUnusable, JobCommandFailed) as error:
+        stop(str(error))
+    except OSError as error:
+        stop(f"{error.filename or settings.data_dir}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 
 from yral_chat.resources import Resources
+from yral_chat.services.accounts.erasing import ERASE_JOB
 from yral_chat.services.job_runner import Chore, Kind
 from yral_chat.services.media.service import REMOVE_JOB
 from yral_chat.services.notifications import OPERATOR_JOB, PUSH_JOB
+from yral_chat.services.summaries import SUMMARISE_JOB
 from yral_chat.services.turns.ending import RECORD_JOB
+from yral_chat.services.turns.replying import EXTRACT_JOB
 
 # The counts of influencers are at most this old; contract section 11 allows 5 s.
 FOLD_SECONDS = 2.0
 TRIM_SECONDS = 600.0
+SCRUB_SECONDS = 600.0
+# Attempts that make a day of tries: what people have had erased is not given up for an outage.
+A_DAY = 200
 
 
 def handlers(resources: Resources) -> Mapping[str, Kind]:
@@ -18,9 +24,12 @@ def handlers(resources: Resources) -> Mapping[str, Kind]:
     notifications = resources.notifications
     return {
         RECORD_JOB: Kind(resources.upkeep.record_turns),
-        REMOVE_JOB: Kind(resources.media.remove, group=10),
+        REMOVE_JOB: Kind(resources.media.remove, group=10, attempts=A_DAY),
         PUSH_JOB: Kind(notifications.send_push, group=1, at_once=8),
         OPERATOR_JOB: Kind(notifications.notify_operator, group=1, at_once=2),
+        EXTRACT_JOB: Kind(resources.memories.extract, group=1, at_once=32),
+        SUMMARISE_JOB: Kind(resources.summaries.summarise, group=1, at_once=2),
+        ERASE_JOB: Kind(resources.accounts.continue_erasures, group=1, attempts=A_DAY),
     }
 
 
@@ -29,5 +38,6 @@ def chores(resources: Resources) -> list[tuple[str, float, Chore]]:
     return [
         ("counters.fold", FOLD_SECONDS, resources.upkeep.fold_counters),
         ("events.trim", TRIM_SECONDS, resources.upkeep.trim_events),
+        ("database.scrub", SCRUB_SECONDS, resources.upkeep.scrub),
         ("media.expire", TRIM_SECONDS, resources.media.expire),
     ]

@@ -19,3 +19,13 @@ def test_addresses_are_kept_as_they_are() -> None:
     )
     assert settings.profile_url == "http://127.0.0.1:9/people/"
     assert settings.base_url == "https://chat.example"
+
+
+def test_webhooks_need_a_secret_where_they_count() -> None:
+    given = {
+        "environment": "production", "auth_issuers": ({"issuer": "i", "public_keys": ["k"], "algorithms": ["RS256"]},),
+        "media_signing_key": "m" * 32, "allow_offline_model": True, "push_url": "https://example.com/push",
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match="PUSH_SECRET"):
+        Settings(_env_file=None, **given)  # type: ignore[arg-type]
+    assert Settings(_env_file=None, push_secret="a-secret", **given).push_secret is not None  # type: ignore[arg-type]

@@ -215,6 +215,8 @@ class Settings(BaseSettings):
                 "no language model is configured: set GEMINI_API_KEY, or OPENAI_BASE_URL with OPENAI_MODELS, "
                 "or ALLOW_OFFLINE_MODEL=true to run with the offline demo persona"
             )
+        if (self.push_url or self.operator_webhook_url) and self.push_secret is None and not self.is_local:
+            raise ValueError("PUSH_URL or OPERATOR_WEBHOOK_URL is set: set PUSH_SECRET too, with which it is signed")
         if (self.openai_base_url or self.openai_api_key) and not self.openai_models:
             raise ValueError("OPENAI_BASE_URL or OPENAI_API_KEY is set: name the models to ask in OPENAI_MODELS")
         return self

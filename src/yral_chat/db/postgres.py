@@ -190,6 +190,10 @@ class PostgresDatabase:
             await asyncio.to_thread(self._keeper.join)
         self._free_lock()
 
+    async def scrub(self) -> bool:
+        """The server's own log and its vacuum are its operator's (docs/operations.md)."""
+        return True
+
     def pool(self) -> tuple[int, int]:
         return self._size, self._busy
 

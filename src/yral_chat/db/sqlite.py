@@ -45,6 +45,7 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA temp_store=MEMORY",
     "PRAGMA cache_size=-32000",
+    "PRAGMA secure_delete=ON",  # what is deleted is written over: somebody has asked for that
 )
 
 
@@ -144,6 +145,27 @@ def translate(error: Exception) -> Exception:
     return error
 
 
+class Checkpoint(Work):
+    """Empties the write-ahead log, which keeps older pages with all that was on them: no unit of work can do that."""
+
+    __slots__ = ()
+
+    def __init__(self, future: "asyncio.Future[Any]") -> None:
+        super().__init__(_nothing, (), {}, future)
+
+    def checkpoint(self, connection: Connection) -> None:
+        """The outcome is whether it is empty now."""
+        try:
+            row = connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self.outcome = (row is not None and row[0] == 0, None)
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+            self.fail(translate(error))
+
+
+def _nothing(uow: UnitOfWork) -> None:
+    """What a checkpoint does as a unit of work."""
+
+
 class SQLiteDatabase:
     """See `Database`."""
 
@@ -216,6 +238,13 @@ class SQLiteDatabase:
     async def write(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._submit(self._writes, fn, args, kwargs)
 
+    async def scrub(self) -> bool:
+        """By the writer, which alone checkpoints. False when a reader kept it from emptying the log."""
+        checkpoint = Checkpoint(self._loop.create_future())
+        self._writes.put(checkpoint)
+        is_empty: bool = await checkpoint.future
+        return is_empty
+
     def _submit(
         self, queue: "SimpleQueue[Work | None]", fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> "asyncio.Future[T]":
@@ -264,7 +293,11 @@ class SQLiteDatabase:
         while (first := self._writes.get()) is not None:
             self._busy += 1
             group, is_last = self._with_waiting(self._writes, first, MAX_GROUP)
-            self._commit_group(connection, uow, group)
+            if units := [work for work in group if not isinstance(work, Checkpoint)]:
+                self._commit_group(connection, uow, units)
+            for work in group:
+                if isinstance(work, Checkpoint):
+                    work.checkpoint(connection)
             self._deliveries.post(*group)
             self._busy -= 1
             if is_last:

@@ -245,7 +245,7 @@ media_objects = Table(
     Column("is_stored", Boolean, nullable=False),  # false while the file is on its way: a crash leaves the row to find
     Column("is_used", Boolean, nullable=False),  # by a message
     _time("created_at"),
-    Index("ix_media_objects_owner", "owner_id", "created_at"),
+    Index("ix_media_objects_owner", "owner_id", "created_at", "key"),
     Index(
         "ix_media_objects_unused",
         "created_at",

@@ -345,6 +345,12 @@ class Hub:
                 inbox.timer.cancel()
             del self._inboxes[listener.user_id]
 
+    def close_user(self, user_id: str, code: int, reason: str) -> None:
+        """Ends this person's sockets."""
+        inbox = self._inboxes.get(user_id)
+        for listener in inbox.listeners if inbox is not None else ():
+            listener.close(code, reason)
+
     def close_all(self, code: int = DRAINING, reason: str = "the server is draining: reconnect with since") -> None:
         """Ends every socket."""
         for inbox in self._inboxes.values():

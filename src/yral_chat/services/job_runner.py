@@ -45,6 +45,7 @@ class Kind(msgspec.Struct, frozen=True):
     handle: Handler
     group: int = GROUP
     at_once: int = 1
+    attempts: int = MAX_ATTEMPTS
 
 
 class JobRunner:
@@ -149,9 +150,9 @@ class JobRunner:
             )
 
     async def _retry(self, job: Job, error: Exception) -> None:
-        is_dead = job.attempts >= MAX_ATTEMPTS
+        is_dead = job.attempts >= self._kinds[job.name].attempts
         first, longest = BACKOFF_SECONDS
-        wait = min(longest, first * 2 ** (job.attempts - 1)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        wait = min(longest, first * 2 ** min(job.attempts - 1, 20)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
         logger.opt(exception=error).warning(
             "job.failed", job=job.name, job_id=job.id, attempt=job.attempts, is_dead=is_dead
         )
@@ -204,13 +205,24 @@ class JobRunner:
             until = now() + LEASE_SECONDS * SECOND
             await self._database.write(lambda uow: uow.jobs.renew(job_ids, until))
 
+    async def revive(self, job_id: str | None) -> int:
+        """Dead jobs begin anew, this one or all; returns how many."""
+        count = await self._database.write(lambda uow: uow.jobs.revive(job_id))
+        self.wake()
+        return count
+
+    async def purge_dead(self) -> int:
+        """Dead jobs are forgotten; returns how many."""
+        return await self._database.write(lambda uow: uow.jobs.purge_dead())
+
     async def measure(self) -> None:
         """Brings the gauges of `/metrics` up to date."""
         if self._metrics is not None:
             depths, dead = await self._database.read(lambda uow: (uow.jobs.list_depths(), uow.jobs.count_dead()))
             time_now = now()
             ages = {depth.name: max(0, time_now - depth.oldest_at) / SECOND for depth in depths}
-            self._metrics.jobs_measured({depth.name: depth.count for depth in depths}, ages, dead)
+            counts = dict.fromkeys(self._kinds, 0) | {depth.name: depth.count for depth in depths}
+            self._metrics.jobs_measured(counts, ages, dead)
 
     async def _repeat(self, name: str, seconds: float, chore: Chore) -> None:
         while True:

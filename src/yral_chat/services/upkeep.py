@@ -32,3 +32,7 @@ class UpkeepService:
         """Keeps the event replay within its bounds."""
         oldest = now() - round(self._settings.ws_replay_hours * 3600 * SECOND)
         await self._database.write(lambda uow: uow.events.trim(oldest, self._settings.ws_replay_events))
+
+    async def scrub(self) -> None:
+        """Keeps the write-ahead log short, and what was deleted out of it."""
+        await self._database.scrub()

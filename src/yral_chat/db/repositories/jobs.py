@@ -109,13 +109,21 @@ class JobRepository:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
-    def add(self, name: str, payload: dict[str, Any], *, run_at: int | None = None, priority: int = 0) -> None:
+    def add(
+        self,
+        name: str,
+        payload: dict[str, Any],
+        *,
+        run_at: int | None = None,
+        priority: int = 0,
+        job_id: str | None = None,
+    ) -> None:
         """Queues one run of the job `name`, now or not before `run_at` (microseconds); higher priorities first."""
         time = now()
         self._executor.run(
             _ADD,
             {
-                "id": new_id(),
+                "id": job_id or new_id(),
                 "name": name,
                 "payload": orjson.dumps(payload).decode(),
                 "attempts": 0,

@@ -96,6 +96,8 @@ def _change_what_there_is() -> None:
     op.create_index("ix_conversations_other_user", "conversations", ["other_user_id"])
     _change_participants()
     op.add_column("jobs", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
+    op.drop_index("ix_media_objects_owner", "media_objects")
+    op.create_index("ix_media_objects_owner", "media_objects", ["owner_id", "created_at", "key"])
     op.drop_index("ix_jobs_due", "jobs")
     op.create_index("ix_jobs_due", "jobs", ["is_dead", "name", sa.text("priority DESC"), "run_at", "id"])
 
