@@ -256,7 +256,8 @@ async def test_settings_have_defaults_and_take_any_of_them(api: Api, other: Api)
     assert (await change(api, memories_enabled=False, time_zone=" Asia/Kolkata ")).json() == expected
     assert (await change(api, memories_enabled=None, unknown=1)).json() == expected
     assert (await api.get("/api/v1/users/me/settings")).json() == expected
-    assert (await change(api, locale=None, time_zone=None)).json() == {**defaults, "memories_enabled": False}
+    assert (await change(api, locale=None, time_zone=None)).json() == expected, "null is as good as absent"
+    assert (await change(api, locale="", time_zone=" ")).json() == {**defaults, "memories_enabled": False}
     assert (await other.get("/api/v1/users/me/settings")).json() == defaults
 
 

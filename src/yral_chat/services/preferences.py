@@ -39,9 +39,11 @@ class PreferenceService:
     async def update(self, user_id: str, changes: dict[str, Any]) -> Preferences:
         """Sets what `changes` names and returns the whole. Raises Invalid.
 
-        None clears `locale` and `time_zone`, of which it is a value; for the switch it is as good as absent.
+        None is as good as absent (contract section 1.2); an empty text clears `locale` or `time_zone`.
         """
-        checked = {name: _CHECKS[name](value) for name, value in changes.items() if name in _CHECKS}
+        checked = {
+            name: _CHECKS[name](value) for name, value in changes.items() if name in _CHECKS and value is not None
+        }
         if (switch := changes.get("memories_enabled")) is not None:
             checked["memories_enabled"] = switch
         return _to_wire(await self._database.write(_update, user_id, checked))
@@ -51,7 +53,7 @@ def _update(uow: UnitOfWork, user_id: str, changes: dict[str, Any]) -> UserSetti
     return uow.settings.change(user_id, now(), **changes)
 
 
-def _checked_locale(value: str | None) -> str | None:
+def _checked_locale(value: str) -> str | None:
     """In the usual spelling: `pt-BR`, `zh-Hant-TW`. POSIX writes `pt_BR` for the same."""
     if not value:
         return None
@@ -71,7 +73,7 @@ def _checked_locale(value: str | None) -> str | None:
     return "-".join(parts)
 
 
-def _checked_time_zone(value: str | None) -> str | None:
+def _checked_time_zone(value: str) -> str | None:
     if not value:
         return None
     # Not available_timezones(), which reads the whole database of the system, 130 ms each time.
