@@ -144,9 +144,7 @@ class Resources:
         generator = Generator(
             self.settings, self.database, self.model, self.image_model, self.media, wake_jobs=self.jobs.wake
         )
-        return CharacterService(
-            self.settings, self.database, self.influencers, generator, self.media, self.moderation
-        )
+        return CharacterService(self.settings, self.database, self.influencers, generator, self.media, self.moderation)
 
     def _build_engine(self) -> TurnEngine:
         """What works on turns: on replies, and on pictures."""
@@ -164,7 +162,15 @@ class Resources:
             self.moderation,
             self.profiles,
         )
-        pictures = PictureWork(settings, self.database, self.influencers, self.model, self.image_model, self.media)
+        pictures = PictureWork(
+            settings,
+            self.database,
+            self.influencers,
+            self.model,
+            self.image_model,
+            self.media,
+            self.moderation,
+        )
         works: dict[TurnKind, TurnWork] = {"reply": replies, "picture": pictures}
         return TurnEngine(settings, self.database, self.hub, self.metrics, self.jobs.wake, running_turns, works)
 

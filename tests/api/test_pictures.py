@@ -265,3 +265,12 @@ async def test_a_picture_is_not_a_reply(offline: Service, user_of: MakeUser) -> 
         **picture,
         "media_urls": (await somebody.post(f"{where}/cancel")).json()["media_urls"],
     }
+
+
+async def test_a_prompt_that_the_rules_refuse_reaches_no_vendor(
+    drawing: Service, user_of: MakeUser, model: FakeModel
+) -> None:
+    somebody = user_of(drawing)
+    conversation = await open_fresh(somebody, drawing)
+    refused(await asked_for(somebody, conversation, "a naked child"), 422, "content_blocked")
+    assert model.requests() == []

@@ -19,6 +19,7 @@ EXPOSED_HEADERS: Final = (
     "X-Content-Type-Options",
     "Cache-Control",
     "Idempotency-Replayed",
+    "X-Model-Provider",
     "ETag",
     "X-RateLimit-Limit-Minute",
     "X-RateLimit-Limit-Hour",

@@ -104,11 +104,10 @@ class NotificationService:
         await self._database.write(lambda uow: uow.jobs.delete(job.id))
 
     async def _find_news(self, job: Job) -> _News | None:
-        if job.payload["message_id"] in self._list_handed_over():
-            return None
         payload = job.payload
+        is_received = payload["message_id"] in self._list_handed_over()
         return await self._database.read(
-            _find_news, payload["user_id"], payload["conversation_id"], payload["message_id"]
+            _find_news, payload["user_id"], payload["conversation_id"], payload["message_id"], is_received=is_received
         )
 
     async def _payload(self, user_id: str, news: _News) -> dict[str, Any]:
@@ -127,14 +126,20 @@ class NotificationService:
         }
 
 
-def _find_news(uow: UnitOfWork, user_id: str, conversation_id: str, message_id: str) -> _News | None:
-    """None when there is nothing to tell: it is gone, read, or was received as the answer to a request."""
+def _find_news(
+    uow: UnitOfWork, user_id: str, conversation_id: str, message_id: str, *, is_received: bool
+) -> _News | None:
+    """None when there is nothing to tell: it is gone, read, or was received as the answer to a request.
+
+    `is_received`: it was, and its row may not say so yet.
+    """
     stored = uow.messages.find(conversation_id, message_id)
     if stored is None or stored.message["status"] != "delivered":
         return None
     summary = uow.conversations.find_summary(conversation_id, user_id)
     # A message of a person is no answer: who was handed it is its writer.
-    if summary is None or (stored.is_handed_over and stored.message["role"] == "assistant"):
+    is_received = is_received or stored.is_handed_over
+    if summary is None or (is_received and stored.message["role"] == "assistant"):
         return None
     influencer = summary["influencer"]
     if influencer is None:

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, literal, or_, select, update
 
+from yral_chat.core.clock import now
 from yral_chat.core.ids import new_id
 from yral_chat.db.execution import Executor, Statement
 from yral_chat.db.repositories.influencers import STATUS_RANK
@@ -162,7 +163,9 @@ _JOBS_NAMING = Statement(
     }
 )
 _REWRITE = Statement(
-    update(jobs).where(jobs.c.id == bindparam("job")).values(id=bindparam("new_id"), payload=bindparam("new_payload"))
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"))
+    .values(id=bindparam("new_id"), payload=bindparam("new_payload"), run_at=bindparam("time"), attempts=0)
 )
 _DELETE_JOB = Statement(delete(jobs).where(jobs.c.id == bindparam("job")))
 _ADD_AUDIT = Statement(insert(audit_events))
@@ -249,14 +252,16 @@ class AccountRepository:
     def rewrite_jobs(self, user_id: str, anonymous: dict[str, Any], kept: str) -> None:
         """No queued job names this person.
 
-        Those named `kept` stay without who it was: their payload takes the values of `anonymous`, under a new id, so
-        that a run which has read the old payload cannot end.
+        Those named `kept` stay without who it was: their payload takes the values of `anonymous`, under a new id and
+        free to be taken, so that a run which has read the old payload cannot end.
         """
         found = self._executor.all(_JOBS_NAMING, {"text": orjson.dumps(user_id).decode()})
         for job_id, name, payload in found:
             if name == kept:
                 rewritten = orjson.dumps(orjson.loads(payload) | anonymous).decode()
-                self._executor.run(_REWRITE, {"job": job_id, "new_id": new_id(), "new_payload": rewritten})
+                self._executor.run(
+                    _REWRITE, {"job": job_id, "new_id": new_id(), "new_payload": rewritten, "time": now()}
+                )
             else:
                 self._executor.run(_DELETE_JOB, {"job": job_id})
 

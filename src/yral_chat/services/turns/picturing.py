@@ -19,6 +19,7 @@ from yral_chat.db.repositories.pictures import PictureRequest
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.media import MediaService
+from yral_chat.services.moderation import ModerationService
 from yral_chat.services.notifications import queue_push
 from yral_chat.services.turns import ending
 from yral_chat.services.turns.records import Ending
@@ -38,7 +39,9 @@ class PictureWork:
         model: LanguageModel,
         image_model: ImageModel | None,
         media: MediaService,
+        moderation: ModerationService,
     ) -> None:
+        self._moderation = moderation
         self._settings = settings
         self._database = database
         self._influencers = influencers
@@ -56,6 +59,8 @@ class PictureWork:
         if influencer is None:
             raise ConversationNotFound
         prompt = request.prompt or await self._describe(influencer, history, running.calls, deadline)
+        if self._moderation.check_message(prompt).tier in ("block", "crisis"):
+            raise ModelFailure("blocked", "the prompt is refused by the rules", is_outage=False)
         made = await self._image_model.make(
             prompt,
             await self._reference(influencer.avatar_url),
