@@ -131,6 +131,8 @@ def test_the_examples_for_clients_work(checkout: Checkout) -> None:
     assert next(found) == "", "opening a conversation"
     assert '"client_message_id":"8d6f2f0c-1"' in next(found)
     assert next(found).lower() == "idempotency-replayed: true"
+    assert '"message_type":"multimodal"' in next(found)
+    assert '"origin":"image"' in next(found)
     streamed, resumed = next(found), next(found)
     assert (streamed.count("event: start"), streamed.count("event: done")) == (1, 1)
     assert resumed.count("event: start") == 0
