@@ -73,6 +73,8 @@ class PictureService:
             found = await self._database.read(lambda uow: stored_picture(uow, uow.pictures.find(request_id)))
             if found is not None:
                 return found
+            if self._engine.has_drained:  # the next process makes it
+                raise TimeoutError
             await asyncio.sleep(LOOK_SECONDS)
 
     def _accept(
