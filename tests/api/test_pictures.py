@@ -171,7 +171,9 @@ async def test_a_refused_picture_stays_refused(drawing: Service, user_of: MakeUs
     model.tell(script=[{"prediction": "nsfw"}])
     refused(await asked_for(somebody, conversation, "something", "key"), 422, "content_blocked")
     asked = len(model.requests())
-    refused(await asked_for(somebody, conversation, "something", "key"), 422, "content_blocked")
+    again = await asked_for(somebody, conversation, "something", "key")
+    refused(again, 422, "content_blocked")
+    assert again.headers["idempotency-replayed"] == "true"
     assert len(model.requests()) == asked
 
 

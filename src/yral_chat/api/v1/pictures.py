@@ -3,9 +3,10 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from yral_chat.api.deps import Caller, IdempotencyKey, PathId, Services, checked_key, json_response
+from yral_chat.api.deps import REPLAYED, Caller, IdempotencyKey, PathId, Services, checked_key, json_response
 from yral_chat.api.errors import errors
 from yral_chat.api.v1.schemas import MakePicture
+from yral_chat.core.errors import AppError
 from yral_chat.core.objects import Message
 
 router = APIRouter(
@@ -26,5 +27,11 @@ async def make_picture(
     """Makes a picture and adds it to the conversation as a message of the persona."""
     prompt = (body.prompt if body is not None else None) or ""
     key = checked_key(idempotency_key)
-    message, is_replay = await services.pictures.make(caller.user_id, conversation_id, prompt, key)
-    return json_response(message, 201, {"Idempotency-Replayed": "true"} if is_replay else None)
+    request_id, is_replay = await services.pictures.ask(caller.user_id, conversation_id, prompt, key)
+    headers = REPLAYED if is_replay else {}
+    try:
+        message = await services.pictures.wait(request_id)
+    except AppError as error:
+        error.headers = headers
+        raise
+    return json_response(message, 201, headers)
