@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from yral_chat.core.clock import SECOND, now
+from yral_chat.core.errors import StorageUnavailable
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
 from yral_chat.services import job_runner
@@ -19,6 +20,7 @@ class Work:
         self._database = database
         self.done: list[str] = []
         self.failures: dict[str, int] = {}
+        self.failure: type[Exception] = RuntimeError
         self.changed = asyncio.Event()
 
     async def handle(self, jobs: list[Job]) -> None:
@@ -26,7 +28,7 @@ class Work:
             name = job.payload["name"]
             if self.failures.get(name, 0) > 0:
                 self.failures[name] -= 1
-                raise RuntimeError(name)
+                raise self.failure(name)
         await self._database.write(lambda uow: uow.jobs.delete(*(job.id for job in jobs)))
         self.done += [job.payload["name"] for job in jobs]
         self.changed.set()
@@ -91,6 +93,17 @@ async def test_what_cannot_be_done_is_kept_and_not_tried_for_ever(
         return bool(row[0]), row[1]
 
     assert await database.read(kept) == (True, "RuntimeError")
+
+
+async def test_what_waits_for_somebody_who_is_away_is_tried_until_they_are_back(
+    database: Database, runner: JobRunner, work: Work
+) -> None:
+    work.failure, work.failures["later"] = StorageUnavailable, 3 * job_runner.MAX_ATTEMPTS
+    await database.write(add, "later")
+    for _ in range(3 * job_runner.MAX_ATTEMPTS + 1):
+        await database.write(make_due)
+        assert await runner.run_due() == 1
+    assert work.done == ["later"]
 
 
 async def test_a_leased_job_is_nobody_elses_until_the_lease_ends(database: Database) -> None:

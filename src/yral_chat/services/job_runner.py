@@ -13,6 +13,7 @@ from contextlib import suppress
 from loguru import logger
 
 from yral_chat.core.clock import SECOND, now
+from yral_chat.core.errors import ServiceUnavailable
 from yral_chat.db.database import Database
 from yral_chat.db.repositories.jobs import Job
 
@@ -86,7 +87,8 @@ class JobRunner:
             await self._retry(group[0], error)
 
     async def _retry(self, job: Job, error: Exception) -> None:
-        is_dead = job.attempts >= MAX_ATTEMPTS
+        # An outage says nothing about the job, and may last longer than the attempts do.
+        is_dead = job.attempts >= MAX_ATTEMPTS and not isinstance(error, ServiceUnavailable)
         first, longest = BACKOFF_SECONDS
         wait = min(longest, first * 2 ** (job.attempts - 1)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
         logger.opt(exception=error).warning(
