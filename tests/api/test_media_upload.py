@@ -135,6 +135,14 @@ async def test_a_body_that_is_no_form_is_refused(api: Api, service: Service, bod
     assert incoming(service) == []
 
 
+async def test_a_photo_of_ordinary_size_is_nothing_to_warn_of(own_service: Service, user_of: MakeUser) -> None:
+    with own_service as service:
+        large = picture(size=(4000, 3000)) + bytes(MEGABYTE)
+        await uploaded(user_of(service), "image", large)
+        assert service.stop() == 0
+        assert "WARNING" not in service.process.output
+
+
 async def test_size_is_limited_by_kind(strict: Service, user_of: MakeUser) -> None:
     somebody = user_of(strict)
     for kind, megabytes, limit in (("image", 1.01, 1), ("audio", 2.01, 2), ("image", 1.9, 1)):
