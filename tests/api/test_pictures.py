@@ -149,6 +149,17 @@ async def test_a_blank_prompt_is_derived_by_the_language_model(
     assert prediction["body"]["input"]["input_image"].startswith("data:image/webp;base64,")
 
 
+async def test_an_avatar_that_is_gone_keeps_no_picture_from_being_made(
+    drawing: Service, user_of: MakeUser, model: FakeModel
+) -> None:
+    somebody = user_of(drawing)
+    conversation = await open_fresh(somebody, drawing, avatar_url=f"{drawing.url}/media/public/gone.png")
+    response = await asked_for(somebody, conversation, "a boat")
+    assert response.status_code == 201, response.text
+    (prediction,) = model.requests()
+    assert "input_image" not in prediction["body"]["input"]
+
+
 async def test_a_failure_leaves_no_message_and_the_key_runs_again(
     drawing: Service, user_of: MakeUser, model: FakeModel
 ) -> None:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from loguru import logger
+
 from yral_chat.clients.images import ImageModel
 from yral_chat.clients.language_model import LanguageModel, ModelCall, ModelFailure, NoUsableModel, Picture
 from yral_chat.core.clock import MILLISECOND, now
@@ -79,7 +81,11 @@ class PictureWork:
 
     async def _reference(self, avatar_url: str) -> Picture | None:
         """The persona's picture, when it is one of ours: so that made pictures show the same face."""
-        found = await self._media.own_avatar(avatar_url)
+        try:
+            found = await self._media.own_avatar(avatar_url)
+        except AppError as error:  # without its likeness is better than not at all
+            logger.warning("picture.without_reference", error=type(error).__name__)
+            return None
         return None if found is None else Picture(*found)
 
     def end(self, uow: UnitOfWork, turn: StoredTurn, outcome: Ending, calls: list[ModelCall]) -> Ended | None:
