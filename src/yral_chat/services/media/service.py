@@ -198,7 +198,11 @@ class MediaService:
 
         max_pixels = self._settings.max_image_megapixels * 1_000_000
         async with self._decoder:
-            return await asyncio.to_thread(clean_image, path, clean, copy, max_pixels=max_pixels)
+            work = asyncio.create_task(asyncio.to_thread(clean_image, path, clean, copy, max_pixels=max_pixels))
+            try:
+                return await asyncio.shield(work)
+            finally:
+                await asyncio.wait([work])  # a thread goes on when its turn is stopped, and must be the only one
 
     def _mime_type_of_audio(self, data: bytes) -> str:
         from yral_chat.services.media.audio import measure_audio
