@@ -14,7 +14,7 @@ from yral_chat.clients.storage import StorageService, media_type, owner_prefix
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
-from yral_chat.core.errors import Invalid
+from yral_chat.core.errors import Invalid, StorageUnavailable
 from yral_chat.core.ids import new_id
 from yral_chat.core.objects import Time, is_external
 from yral_chat.db.database import Database, UnitOfWork
@@ -214,9 +214,13 @@ class MediaService:
             path.unlink()
 
     def _write_incoming(self, data: bytes) -> Path:
-        self.incoming.mkdir(parents=True, exist_ok=True)
         path = self.incoming / new_id()
-        path.write_bytes(data)
+        try:
+            self.incoming.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise StorageUnavailable(details={"service": "storage"}) from error
         return path
 
 
