@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from yral_chat.clients.chat_api import ChatApi
 from yral_chat.clients.identity import TokenVerifier
 from yral_chat.clients.model_probe import Probe, probe_gemini, probe_openai
+from yral_chat.clients.storage import StorageService, load_signing_key
 from yral_chat.clients.vendor_http import VendorHttp
 from yral_chat.core.config import Issuer, Settings
 from yral_chat.db.database import DatabaseUnusable
@@ -84,7 +85,9 @@ async def _outside(settings: Settings) -> list[Finding]:
     """What is asked over the network, all at once."""
     http = VendorHttp()
     try:
-        parts = await asyncio.gather(_address(settings), _identity(settings), _models(settings, http))
+        parts = await asyncio.gather(
+            _address(settings), _bucket(settings), _identity(settings), _models(settings, http)
+        )
     finally:
         await http.close()
     return [finding for part in parts for finding in part]
@@ -171,7 +174,21 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     secret = folder / "dev-secret"
     if secret.exists() and secret.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield warning("storage", f"{secret} can be read by others, who can then be anybody", f"chmod 600 {secret}")
-    yield _free_space(_nearest(_database_folder(settings) or folder))
+    database = _nearest(_database_folder(settings) or folder)
+    yield _free_space(database)
+    media = folder / "media"
+    if settings.media_backend == "local" and media.exists():
+        yield from _media_folder(media, is_elsewhere=media.stat().st_dev != database.stat().st_dev)
+
+
+def _media_folder(media: Path, *, is_elsewhere: bool) -> Iterator[Finding]:
+    """A folder that may be a disk of its own."""
+    if not media.is_dir() or not os.access(media, os.W_OK | os.X_OK):
+        yield bad(
+            "storage", f"{media} is no folder that this user can write to", "Change its owner, or how it is mounted"
+        )
+    if is_elsewhere:
+        yield _free_space(media)
 
 
 def _nearest(folder: Path) -> Path:
@@ -302,6 +319,21 @@ async def _address(settings: Settings) -> list[Finding]:
         advice = "Stop what listens there, or choose another address: PORT=8001"
         return [bad("address", f"cannot listen on {settings.host}:{settings.port} ({error.strerror})", advice)]
     return [good("address", f"{settings.host}:{settings.port} is free")]
+
+
+async def _bucket(settings: Settings) -> list[Finding]:
+    if settings.media_backend != "s3":
+        return []
+    storage = StorageService(settings, load_signing_key(settings))
+    try:
+        fault = await storage.find_fault()
+    finally:
+        await storage.close()
+    where = f"bucket {settings.s3_bucket} at {settings.s3_endpoint_url or 'AWS'}"
+    if fault is None:
+        return [good("storage", f"{where} can be read")]
+    advice = "Check the S3_… settings, the access key and the network: until then uploads are refused with 503"
+    return [bad("storage", f"{where} cannot be read ({fault})", advice)]
 
 
 async def _identity(settings: Settings) -> list[Finding]:

@@ -195,6 +195,16 @@ async def test_typed_words_stay_before_the_transcribed_ones(api: Api, service: S
     assert message["content"] == "Listen!\n[Transcribed: Good morning]"
 
 
+async def test_what_no_database_keeps_is_left_out_of_a_transcription(
+    api: Api, service: Service, model: FakeModel
+) -> None:
+    conversation = await open_fresh(api, service)
+    audio = await uploaded(api, "audio")
+    model.tell(kinds={"transcription": {"transcript": "Good\0 morning"}})
+    message = await sent(api, conversation, message_type="audio", audio_url=audio["url"])
+    assert message["transcription"] == "Good morning"
+
+
 async def test_a_failed_transcription_fails_the_turn_and_is_repeated(
     api: Api, service: Service, model: FakeModel
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,25 @@ async def test_names_of_parts_may_be_unquoted(api: Api) -> None:
 async def test_a_body_that_is_no_form_is_refused(api: Api, service: Service, body: bytes) -> None:
     refused(await api.request("POST", UPLOAD, content=body, headers=BOUNDARY), 400, "bad_request")
     assert incoming(service) == []
+
+
+async def test_a_photo_of_ordinary_size_is_nothing_to_warn_of(own_service: Service, user_of: MakeUser) -> None:
+    with own_service as service:
+        large = picture(size=(4000, 3000)) + bytes(MEGABYTE)
+        await uploaded(user_of(service), "image", large)
+        assert service.stop() == 0
+        assert "WARNING" not in service.process.output
+
+
+async def test_a_disk_that_takes_no_files_is_not_the_clients_fault(api: Api, service: Service) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+        await until(there(lambda: bool(incoming(service))), what="the file begins to come in")
+        for folder in incoming(service):
+            folder.rmdir()
+        yield noise(1)
+
+    refused(await api.request("POST", UPLOAD, content=body(), headers=BOUNDARY), 503, "service_unavailable")
 
 
 async def test_size_is_limited_by_kind(strict: Service, user_of: MakeUser) -> None:

@@ -149,6 +149,17 @@ async def test_a_blank_prompt_is_derived_by_the_language_model(
     assert prediction["body"]["input"]["input_image"].startswith("data:image/webp;base64,")
 
 
+async def test_an_avatar_that_is_gone_keeps_no_picture_from_being_made(
+    drawing: Service, user_of: MakeUser, model: FakeModel
+) -> None:
+    somebody = user_of(drawing)
+    conversation = await open_fresh(somebody, drawing, avatar_url=f"{drawing.url}/media/public/gone.png")
+    response = await asked_for(somebody, conversation, "a boat")
+    assert response.status_code == 201, response.text
+    (prediction,) = model.requests()
+    assert "input_image" not in prediction["body"]["input"]
+
+
 async def test_a_failure_leaves_no_message_and_the_key_runs_again(
     drawing: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
@@ -171,7 +182,9 @@ async def test_a_refused_picture_stays_refused(drawing: Service, user_of: MakeUs
     model.tell(script=[{"prediction": "nsfw"}])
     refused(await asked_for(somebody, conversation, "something", "key"), 422, "content_blocked")
     asked = len(model.requests())
-    refused(await asked_for(somebody, conversation, "something", "key"), 422, "content_blocked")
+    again = await asked_for(somebody, conversation, "something", "key")
+    refused(again, 422, "content_blocked")
+    assert again.headers["idempotency-replayed"] == "true"
     assert len(model.requests()) == asked
 
 
@@ -272,5 +285,5 @@ async def test_a_prompt_that_the_rules_refuse_reaches_no_vendor(
 ) -> None:
     somebody = user_of(drawing)
     conversation = await open_fresh(somebody, drawing)
-    refused(await asked_for(somebody, conversation, "a naked child"), 422, "content_blocked")
+    refused(await asked_for(somebody, conversation, "a nude picture of a 12 year old girl"), 422, "content_blocked")
     assert model.requests() == []

@@ -15,9 +15,11 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests.cli.commands import Cli
+from tests.object_stores import Rclone, s3_settings
 from tests.programs import folder_for, free_port, unprivileged_user
 from tests.service import FakeModel, Service
 from yral_chat.core.config import Settings
@@ -213,6 +215,32 @@ def test_a_folder_that_cannot_be_written_is_bad(cli: Cli) -> None:
     finally:
         shutil.rmtree(folder)
     assert f"✗ storage   {folder}/locked cannot be written by this user" in done.stdout, done.stderr
+
+
+def test_a_media_folder_that_is_none_is_bad(tmp_path: Path) -> None:
+    media = tmp_path / "data" / "media"
+    media.parent.mkdir()
+    media.touch()
+    assert [finding.level for finding in findings("storage", settings(tmp_path))] == ["good", "bad"]
+    media.unlink()
+    media.mkdir()
+    assert [finding.level for finding in findings("storage", settings(tmp_path))] == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "expected"),
+    [
+        ({}, "good", "bucket media at"),
+        ({"s3_bucket": "another"}, "bad", "cannot be read (404 NoSuchBucket)"),
+        ({"aws_secret_access_key": SecretStr("another")}, "bad", "cannot be read (403 SignatureDoesNotMatch)"),
+        ({"s3_endpoint_url": "http://127.0.0.1:9"}, "bad", "cannot be read (ClientConnectorError)"),
+    ],
+)
+def test_the_bucket_is_asked_for(tmp_path: Path, changes: dict[str, Any], level: str, expected: str) -> None:
+    with Rclone(tmp_path) as server:
+        found = findings("storage", s3_settings(tmp_path / "data", server.url, **{"port": 0, **changes}))
+    assert [finding.level for finding in found] == ["good", level]
+    assert expected in found[1].text
 
 
 # --- the database

@@ -33,3 +33,11 @@ async def new_user() -> AsyncIterator[MakeUser]:
             return client
 
         yield make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Crashes on PostgreSQL are tested in the long run: what differs from SQLite is tested by the suite of the API."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if item.nodeid.startswith("tests/crash/") and callspec and callspec.params.get("dialect") == "postgresql":
+            item.add_marker(pytest.mark.long)

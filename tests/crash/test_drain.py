@@ -110,6 +110,26 @@ async def test_what_does_not_end_in_time_is_handed_to_the_next_process(
     assert (later["content"], later["attempt"]) == ("You said: Hello", 2)
 
 
+async def test_who_waits_for_a_picture_is_told_that_it_comes_later(
+    own_service: Service, new_user: MakeUser, model: FakeModel
+) -> None:
+    own_service.settings |= {**model.picture_settings, "SHUTDOWN_GRACE_SECONDS": "1"}
+    own_service.start()
+    api = new_user(own_service)
+    conversation = await api.open()
+    path, key = f"/api/v1/chat/conversations/{conversation['id']}/images", {"Idempotency-Key": "key"}
+    model.tell(script=[{"first_byte_delay": 60}])
+    waiting = asyncio.create_task(api.post(path, {"prompt": "a boat"}, headers=key))
+    await asked(model, 1)
+    terminate(own_service)
+    response = await waiting
+    assert (response.status_code, response.json()["error"]) == (504, "ai_timeout")
+    assert await exit_status(own_service) == 0
+    own_service.start()
+    again = await api.post(path, {"prompt": "a boat"}, headers=key)
+    assert (again.status_code, again.json()["attempt"]) == (201, 2)
+
+
 async def _closed(socket: ClientConnection) -> int | None:
     """The code with which the server closes."""
     while True:

@@ -186,4 +186,4 @@ async def test_history_holds_when_the_process_is_killed(own_service: Service) ->
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 async def test_history_holds_for_long(own_service: Service) -> None:
-    await _check(own_service, float(os.environ.get("HISTORY_SECONDS", "240")))
+    await _check(own_service, float(os.environ.get("HISTORY_SECONDS", "180")))

@@ -7,6 +7,7 @@ import pytest
 
 from tests.waiting import until
 from yral_chat.core.clock import SECOND, now
+from yral_chat.core.errors import StorageUnavailable
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
@@ -21,6 +22,7 @@ class Work:
         self._database = database
         self.done: list[str] = []
         self.failures: dict[str, int] = {}
+        self.failure: type[Exception] = RuntimeError
         self.changed = asyncio.Event()
 
     async def handle(self, jobs: list[Job]) -> None:
@@ -28,7 +30,7 @@ class Work:
             name = job.payload["name"]
             if self.failures.get(name, 0) > 0:
                 self.failures[name] -= 1
-                raise RuntimeError(name)
+                raise self.failure(name)
         await self._database.write(lambda uow: uow.jobs.delete(*(job.id for job in jobs)))
         self.done += [job.payload["name"] for job in jobs]
         self.changed.set()
@@ -172,6 +174,17 @@ async def test_the_gauges_tell_depth_age_failures_and_the_dead(database: Databas
     await runner.measure()
     assert 'job_queue_depth{name="work"} 0.0' in metrics.render().decode()
     assert 'job_oldest_seconds{name="work"} 0.0' in metrics.render().decode()
+
+
+async def test_what_waits_for_somebody_who_is_away_is_tried_until_they_are_back(
+    database: Database, runner: JobRunner, work: Work
+) -> None:
+    work.failure, work.failures["later"] = StorageUnavailable, 3 * job_runner.MAX_ATTEMPTS
+    await database.write(add, "later")
+    for _ in range(3 * job_runner.MAX_ATTEMPTS + 1):
+        await database.write(make_due)
+        assert await runner.run_due() == 1
+    assert work.done == ["later"]
 
 
 async def test_a_leased_job_is_nobody_elses_until_the_lease_ends(database: Database) -> None:

@@ -144,6 +144,9 @@ def checked_key(header: str | None) -> str | None:
     return key
 
 
+# On what a repeated request gets (contract section 8.3), a refusal too.
+REPLAYED = {"Idempotency-Replayed": "true"}
+
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key")]
 PageLimit20 = Annotated[int, Query(ge=1, le=100), whole, absent_when_empty(20)]
 PageLimit50 = Annotated[int, Query(ge=1, le=100), whole, absent_when_empty(50)]

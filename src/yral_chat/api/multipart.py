@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 from fastapi import Request
+from loguru import logger
 from python_multipart import FormParser
-from python_multipart.exceptions import FormParserError
+from python_multipart.exceptions import FileError, FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from yral_chat.core.errors import BadRequest, PayloadTooLarge, StorageFull
+from yral_chat.core.errors import BadRequest, PayloadTooLarge, StorageFull, StorageUnavailable
 from yral_chat.core.ids import new_id
 
 # What a body may have beside its file: boundaries, part headers, short fields (contract section 17).
@@ -42,7 +43,7 @@ async def received_form(
     """The form that `request` brings; its file lies in `folder` while the block runs.
 
     `limit_of(fields so far)` is the most that the file may have, in bytes. Raises BadRequest, PayloadTooLarge,
-    StorageFull.
+    StorageFull, StorageUnavailable.
     """
     place = folder / new_id()
     try:
@@ -51,7 +52,8 @@ async def received_form(
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull from error
-        raise
+        logger.exception("upload.disk_failed")
+        raise StorageUnavailable(details={"service": "storage"}) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -91,6 +93,8 @@ async def _receive(request: Request, place: Path, limit_of: Callable[[dict[str, 
             _check(seen - OVERHEAD_BYTES, limit_of(form.fields))
             parser.write(chunk)
         parser.close()
+    except FileError:  # the disk's fault: an OSError, too
+        raise
     except FormParserError as error:
         raise BadRequest("The multipart body could not be read") from error
     except ClientDisconnect as error:

@@ -80,7 +80,8 @@ class ChainTranscriber:
             correlation_id=correlation_id,
         )
         async with closing_stream(self._chain.stream(request, calls)) as answer:
-            text = "".join([item.text async for item in answer if isinstance(item, Delta)]).strip()
+            text = "".join([item.text async for item in answer if isinstance(item, Delta)])
+        text = text.replace("\x00", "").strip()  # PostgreSQL cannot store it, and nobody can read it
         return "" if text.strip(".") == SILENCE else shortened(text)
 
     def circuits(self) -> dict[str, CircuitBreaker]:

@@ -38,6 +38,7 @@ _LIBRARY_LEVELS: Final = {
     "aiohttp": logging.INFO,
     "asyncio": logging.INFO,
     "alembic": logging.WARNING,
+    "python_multipart": logging.CRITICAL,  # it warns of every file above 256 KiB, and of what clients do wrong
     "uvicorn": logging.WARNING,
 }
 _LOGURU_LEVELS: Final = frozenset({"TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})

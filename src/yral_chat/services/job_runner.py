@@ -15,6 +15,7 @@ from loguru import logger
 
 from yral_chat.clients.push import WebhookPaused
 from yral_chat.core.clock import SECOND, now
+from yral_chat.core.errors import ServiceUnavailable
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database
 from yral_chat.db.repositories.jobs import Job
@@ -150,7 +151,8 @@ class JobRunner:
             )
 
     async def _retry(self, job: Job, error: Exception) -> None:
-        is_dead = job.attempts >= self._kinds[job.name].attempts
+        # An outage says nothing about the job, and may last longer than the attempts do.
+        is_dead = job.attempts >= self._kinds[job.name].attempts and not isinstance(error, ServiceUnavailable)
         first, longest = BACKOFF_SECONDS
         wait = min(longest, first * 2 ** min(job.attempts - 1, 20)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
         logger.opt(exception=error).warning(

@@ -36,10 +36,10 @@ class PictureService:
         self._image_model = image_model
         self._limits = Limits.of(settings, lease=engine.lease)
 
-    async def make(self, user_id: str, conversation_id: str, prompt: str, key: str | None) -> tuple[Message, bool]:
-        """The message with the picture, and whether an earlier request had asked for it already.
+    async def ask(self, user_id: str, conversation_id: str, prompt: str, key: str | None) -> tuple[str, bool]:
+        """The id of the request, and whether an earlier one has asked for this picture already.
 
-        Raises what contract section 8.7 names; GenerationTimeout when the picture may still come.
+        Raises what contract section 8.7 names.
         """
         if self._image_model is None:
             raise ServiceUnavailable("Pictures cannot be made here", details={"service": "images"})
@@ -51,7 +51,11 @@ class PictureService:
                 self._engine.launch_after(uow, turn, None, influencer_id, correlation)
             return request.id, turn is None
 
-        request_id, is_replay = await self._engine.accept(accept)
+        return await self._engine.accept(accept)
+
+    async def wait(self, request_id: str) -> Message:
+        """The message with the picture. Raises the refusal that its end means; GenerationTimeout when it may still
+        come."""
         try:
             async with asyncio.timeout(self._settings.image_timeout_seconds):
                 result = await self._wait(request_id)
@@ -60,7 +64,7 @@ class PictureService:
         if result.error is not None:
             raise result.error
         assert result.assistant_message is not None  # noqa: S101 - a picture that was made has its message
-        return result.assistant_message, is_replay
+        return result.assistant_message
 
     def hand_over(self, message: Message) -> None:
         """Notes that whoever asked has received the picture."""
@@ -77,6 +81,8 @@ class PictureService:
             found = await self._database.read(lambda uow: stored_picture(uow, uow.pictures.find(request_id)))
             if found is not None:
                 return found
+            if self._engine.has_drained:  # the next process makes it
+                raise TimeoutError
             await asyncio.sleep(LOOK_SECONDS)
 
     def _accept(

@@ -10,7 +10,16 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from yral_chat.api.deps import Caller, IdempotencyKey, PathId, Services, absent_when_empty, checked_key, json_response
+from yral_chat.api.deps import (
+    REPLAYED,
+    Caller,
+    IdempotencyKey,
+    PathId,
+    Services,
+    absent_when_empty,
+    checked_key,
+    json_response,
+)
 from yral_chat.api.errors import errors
 from yral_chat.api.event_stream import EventStreamResponse
 from yral_chat.api.v1.schemas import SendMessage, SendResult
@@ -26,8 +35,6 @@ router = APIRouter(
 )
 
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID")]
-
-REPLAYED = {"Idempotency-Replayed": "true"}
 
 # `itemSchema` speaks of one event; `schema` would speak of the whole stream (OpenAPI 3.2, which FastAPI follows here).
 _EVENT = {

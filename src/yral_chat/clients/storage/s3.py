@@ -133,6 +133,14 @@ class S3Bucket:
             if result is not None:
                 raise result
 
+    async def find_fault(self) -> str | None:
+        """Why the bucket cannot be read, found out with one request that changes nothing; None when it can."""
+        answer = await self._attempt("GET", "public/probe.png", None)
+        if not isinstance(answer, Failure):
+            answer.close()
+            return None
+        return None if answer.error is MediaNotFound else answer.reason
+
     def url(self, key: str) -> str:
         """A presigned URL, in 15 µs; safe in any thread."""
         return self._sign("GET", self._public_store, key, self._lifetime)

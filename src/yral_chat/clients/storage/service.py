@@ -106,6 +106,10 @@ class StorageService:
             raise BadSignature
         return self._signer.verify(key, expires, signature, self._now())
 
+    async def find_fault(self) -> str | None:
+        """Why the bucket cannot be read, in a few words for operators; None when it can, and for a local folder."""
+        return None if self._bucket is None else await self._bucket.find_fault()
+
     async def close(self) -> None:
         if self._bucket is not None:
             await self._bucket.close()

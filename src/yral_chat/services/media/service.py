@@ -15,7 +15,7 @@ from yral_chat.clients.storage import PUBLIC, StorageService, media_type, owner_
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
-from yral_chat.core.errors import Invalid
+from yral_chat.core.errors import Invalid, StorageUnavailable
 from yral_chat.core.ids import new_id
 from yral_chat.core.objects import Time, is_external
 from yral_chat.db.database import Database, UnitOfWork
@@ -211,7 +211,11 @@ class MediaService:
 
         max_pixels = self._settings.max_image_megapixels * 1_000_000
         async with self._decoder:
-            return await asyncio.to_thread(clean_image, path, clean, copy, max_pixels=max_pixels)
+            work = asyncio.create_task(asyncio.to_thread(clean_image, path, clean, copy, max_pixels=max_pixels))
+            try:
+                return await asyncio.shield(work)
+            finally:
+                await asyncio.wait([work])  # a thread goes on when its turn is stopped, and must be the only one
 
     def _mime_type_of_audio(self, data: bytes) -> str:
         from yral_chat.services.media.audio import measure_audio
@@ -223,9 +227,13 @@ class MediaService:
             path.unlink()
 
     def _write_incoming(self, data: bytes) -> Path:
-        self.incoming.mkdir(parents=True, exist_ok=True)
         path = self.incoming / new_id()
-        path.write_bytes(data)
+        try:
+            self.incoming.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise StorageUnavailable(details={"service": "storage"}) from error
         return path
 
 

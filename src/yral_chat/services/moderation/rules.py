@@ -12,7 +12,7 @@ from yral_chat.services.moderation.phrases import Phrase
 from yral_chat.services.moderation.words import readings
 
 Tier = Literal["block", "crisis", "suspicious"]
-Place = Literal["message", "persona"]
+Place = Literal["message", "persona", "picture"]
 
 # A person in danger gets help, whatever else the message asks for.
 ORDER: dict[Tier, int] = {"crisis": 0, "block": 1, "suspicious": 2}

@@ -42,6 +42,13 @@ class ModerationService:
             self._note(verdict, {"block": "blocked"}.get(verdict.tier, verdict.tier))
         return verdict
 
+    def check_picture(self, prompt: str) -> bool:
+        """Whether a picture may be made of this."""
+        verdict = load_rules().judge(prompt, "picture")
+        if verdict.tier == "block":
+            self._note(verdict, "refused")
+        return verdict.tier != "block"
+
     def check_persona(self, texts: Mapping[str, str]) -> Refusal | None:
         """None when a persona may be made of these texts (by field); else the first refusal.
 

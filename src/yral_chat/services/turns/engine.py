@@ -70,7 +70,7 @@ class TurnEngine:
         self._handed_over: set[str] = set()  # received replies whose rows do not say so yet
         self._maintenance: asyncio.Task[None] | None = None
         self.is_draining = False
-        self._has_drained = False
+        self.has_drained = False
 
     async def start(self) -> None:
         """Takes over what an earlier process left behind; this one is the only one."""
@@ -92,7 +92,7 @@ class TurnEngine:
 
     def hand_back(self) -> None:
         """Ends what runs here without an end: whoever comes next takes it over."""
-        self._has_drained = True
+        self.has_drained = True
         for running in list(self._running.values()):
             running.stop("handed_back")
 
@@ -178,7 +178,7 @@ class TurnEngine:
         running = RunningTurn(turn, influencer_id, stream, correlation)
         self._running[turn.id] = running
         self._metrics.turns_in_progress.inc()
-        if self._has_drained:
+        if self.has_drained:
             running.stop("handed_back")  # accepted in the last moment: the next process answers it
         running.task = asyncio.create_task(self._run(running), name=f"turn {turn.id}")
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from loguru import logger
+
 from yral_chat.clients.images import ImageModel
 from yral_chat.clients.language_model import LanguageModel, ModelCall, ModelFailure, NoUsableModel, Picture
 from yral_chat.core.clock import MILLISECOND, now
@@ -59,7 +61,7 @@ class PictureWork:
         if influencer is None:
             raise ConversationNotFound
         prompt = request.prompt or await self._describe(influencer, history, running.calls, deadline)
-        if self._moderation.check_message(prompt).tier in ("block", "crisis"):
+        if not self._moderation.check_picture(prompt):
             raise ModelFailure("blocked", "the prompt is refused by the rules", is_outage=False)
         made = await self._image_model.make(
             prompt,
@@ -85,7 +87,11 @@ class PictureWork:
 
     async def _reference(self, avatar_url: str) -> Picture | None:
         """The persona's picture, when it is one of ours: so that made pictures show the same face."""
-        found = await self._media.own_avatar(avatar_url)
+        try:
+            found = await self._media.own_avatar(avatar_url)
+        except AppError as error:  # without its likeness is better than not at all
+            logger.warning("picture.without_reference", error=type(error).__name__)
+            return None
         return None if found is None else Picture(*found)
 
     def end(self, uow: UnitOfWork, turn: StoredTurn, outcome: Ending, calls: list[ModelCall]) -> Ended | None:

@@ -18,11 +18,8 @@ class PixelBudget(msgspec.Struct, frozen=True):
         """Raises PayloadTooLarge with `details` `{limit, unit}`, and Damaged for a picture without pixels."""
         if width < 1 or height < 1:
             raise Damaged("a picture without pixels")
+        limit: dict[str, int | str] = {"limit": self.max_pixels, "unit": "pixels"}
         if width * height * frames > self.max_pixels:
-            raise PayloadTooLarge("The picture has too many pixels", details=_limit(self.max_pixels, "pixels"))
-        if frames > MAX_FRAMES:
-            raise PayloadTooLarge("The picture has too many frames", details=_limit(MAX_FRAMES, "frames"))
-
-
-def _limit(limit: int, unit: str) -> dict[str, int | str]:
-    return {"limit": limit, "unit": unit}
+            raise PayloadTooLarge("The picture has too many pixels", details=limit)
+        if frames > MAX_FRAMES:  # clients know no unit but bytes and pixels (contract section 2)
+            raise PayloadTooLarge("The picture has too many frames", details=limit)

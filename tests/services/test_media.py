@@ -1,0 +1,46 @@
+"""What MediaService does with its threads and files; what it does for clients is proved through HTTP."""
+
+import asyncio
+import io
+import sys
+import traceback
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.waiting import there, until
+from yral_chat.clients.public_files import PublicFiles
+from yral_chat.clients.storage import StorageService
+from yral_chat.core.cache import LRUCache
+from yral_chat.core.config import Settings
+from yral_chat.db.database import Database
+from yral_chat.services.media import MediaService
+from yral_chat.services.media.images import clean_image
+
+
+@pytest.fixture
+async def media(database: Database, tmp_path: Path) -> AsyncIterator[MediaService]:
+    settings = Settings(_env_file=None, environment="test", data_dir=tmp_path)
+    files = PublicFiles()
+    yield MediaService(settings, database, StorageService(settings, b""), files, LRUCache(), wake_jobs=lambda: None)
+    await files.close()
+
+
+def is_decoding() -> bool:
+    """Whether a thread is at work on a picture."""
+    stacks = (traceback.walk_stack(frame) for frame in sys._current_frames().values())
+    return any(frame.f_code is clean_image.__code__ for stack in stacks for frame, _ in stack)
+
+
+async def test_a_picture_that_nobody_wants_any_more_is_not_decoded_beside_the_next(media: MediaService) -> None:
+    large = io.BytesIO()
+    Image.new("RGB", (7000, 7000), "teal").save(large, "PNG", compress_level=1)
+    keeping = asyncio.create_task(media.keep_picture("somebody", large.getvalue()))
+    await until(there(is_decoding), what="it is being decoded")
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    assert not is_decoding()
+    assert list(media.incoming.iterdir()) == []
