@@ -232,3 +232,17 @@ async def test_a_chore_that_fails_is_repeated(database: Database) -> None:
     async with asyncio.timeout(10):
         await twice.wait()
     await runner.close()
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_runner_that_is_woken_in_its_last_moment_ends(database: Database, work: Work, steps: int) -> None:
+    runner = JobRunner(database)
+    runner.start({"work": Kind(work.handle)}, [])
+    await database.write(add, "first")
+    runner.wake()
+    async with asyncio.timeout(10):
+        await work.changed.wait()
+        runner.wake()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await runner.close()

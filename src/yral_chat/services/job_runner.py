@@ -183,8 +183,10 @@ class JobRunner:
 
     async def _woken(self) -> bool:
         """Waits for a job, or for the time to look for those that have become due."""
+        # Not wait_for: Python 3.11's loses a cancellation that comes with the wake-up (python/cpython#86296).
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), IDLE_SECONDS)
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._wake.wait()
         is_woken = self._wake.is_set()
         if is_woken:
             await asyncio.sleep(GATHER_SECONDS)
