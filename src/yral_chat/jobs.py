@@ -38,6 +38,19 @@ def chores(resources: Resources) -> list[tuple[str, float, Chore]]:
     return [
         ("counters.fold", FOLD_SECONDS, resources.upkeep.fold_counters),
         ("events.trim", TRIM_SECONDS, resources.upkeep.trim_events),
-        ("database.scrub", SCRUB_SECONDS, resources.upkeep.scrub),
+        ("database.scrub", SCRUB_SECONDS, _not_at_the_start(resources.upkeep.scrub)),
         ("media.expire", TRIM_SECONDS, resources.media.expire),
     ]
+
+
+def _not_at_the_start(chore: Chore) -> Chore:
+    """A start leaves the files as it found them, and is not slowed down by a checkpoint."""
+    is_first = True
+
+    async def run() -> None:
+        nonlocal is_first
+        if not is_first:
+            await chore()
+        is_first = False
+
+    return run

@@ -289,14 +289,20 @@ async def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
 
 async def test_a_wrong_method_names_the_right_ones(api: Api, document: Document) -> None:
     head_too = re.compile(r"/|/health.*|/media/.*|/api/v1/influencers(/[^/]+)?")
-    for path, operations in document.document["paths"].items():
+    everything = document.document["paths"]
+    for path, operations in everything.items():
         documented = {method.upper() for method in operations}
+        # A fixed name may also be read as an id: then the methods of that path are right, too.
+        concrete = path.replace("{", "").replace("}", "")
+        templates = [other for other in everything if re.fullmatch(re.sub(r"{\w+}", "[^/]+", other), concrete)]
+        readable = {method.upper() for template in templates for method in everything[template]} | documented
         if path == "/api/v1/influencers/trending" or head_too.fullmatch(path):
             documented.add("HEAD")
-        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"} - documented:
-            response = await api.http.request(method, path.replace("{", "").replace("}", ""))
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"} - readable:
+            response = await api.http.request(method, concrete)
             refused(response, 405, "method_not_allowed")
-            assert {name.strip() for name in response.headers["allow"].split(",")} == documented, path
+            allowed = {name.strip() for name in response.headers["allow"].split(",")}
+            assert documented <= allowed <= readable | {"HEAD"}, path
 
 
 async def test_one_trailing_slash_is_the_same_route(api: Api, service: Service) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.client import Api, Json, messages
 from tests.files import fetched, picture, recording, uploaded
 from tests.rows import set_status
 from tests.service import FakeModel, Service
-from tests.waiting import until
+from tests.waiting import there, until
 
 HEARD = {"transcription": {"transcript": "Good morning"}}
 
@@ -256,12 +257,12 @@ async def test_deleting_a_conversation_removes_its_files_unless_another_uses_the
     await sent(api, first, message_type="image", media_urls=[alone["url"], shared["url"], alone["url"]])
     await sent(api, second, message_type="image", media_urls=[shared["url"]])
     await api.delete(f"/api/v1/chat/conversations/{first['id']}")
-    await until(gone(alone["url"]), what="the file that only the first conversation used")
+    await until(gone(service, alone), what="the file that only the first conversation used")
     assert (await fetched(shared["url"])).status_code == 200
     folder = service.folder / "data" / "media" / api.user_id
     assert len(list(folder.iterdir())) == 2  # the shared image and its small copy
     await api.delete(f"/api/v1/chat/conversations/{second['id']}")
-    await until(gone(shared["url"]), what="the file that nobody uses any more")
+    await until(gone(service, shared), what="the file that nobody uses any more")
     refused(
         await api.post(messages((await open_fresh(api, service))["id"]),
                        {"message_type": "image", "media_urls": [shared["url"]]}),
@@ -270,11 +271,8 @@ async def test_deleting_a_conversation_removes_its_files_unless_another_uses_the
     )  # fmt: skip
 
 
-def gone(url: str) -> Any:
-    async def look() -> bool:
-        return (await fetched(url)).status_code == 404
-
-    return look
+def gone(service: Service, file: Json) -> Callable[[], Awaitable[bool]]:
+    return there(lambda: not (service.folder / "data" / "media" / file["storage_key"]).exists())
 
 
 async def test_an_image_that_is_lost_does_not_hold_up_the_reply(api: Api, service: Service, model: FakeModel) -> None:

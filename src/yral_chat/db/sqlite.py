@@ -261,18 +261,27 @@ class SQLiteDatabase:
             self._busy += 1
             group, is_last = self._with_waiting(self._reads, first, MAX_READ_GROUP)
             # Everybody in the group asked before this snapshot is taken, so that each sees what was committed before.
-            begin.execute("BEGIN")
-            for work in group:
-                try:
-                    work.run(uow)
-                except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+            try:
+                begin.execute("BEGIN")
+            except Exception as error:  # noqa: BLE001 - as below; the thread must live
+                for work in group:
                     work.fail(translate(error))
+            else:
+                for work in group:
+                    self._read(uow, work)
             self._roll_back(connection)
             self._deliveries.post(*group)
             self._busy -= 1
             if is_last:
                 break
         connection.close()
+
+    @staticmethod
+    def _read(uow: UnitOfWork, work: Work) -> None:
+        try:
+            work.run(uow)
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+            work.fail(translate(error))
 
     @staticmethod
     def _with_waiting(queue: "SimpleQueue[Work | None]", first: Work, most: int) -> tuple[list[Work], bool]:

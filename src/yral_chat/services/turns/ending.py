@@ -158,9 +158,11 @@ def record_of(turn: StoredTurn, calls: list[ModelCall], influencer_id: str, *, l
 
 
 def record(uow: UnitOfWork, job_ids: list[str], payloads: list[dict[str, Any]]) -> None:
-    """Writes usage and counts of ended turns and deletes their jobs: together, so that it happens once."""
-    if uow.jobs.delete(*job_ids) != len(job_ids):
-        raise RuntimeError("a job of this group was done by somebody else")
+    """Writes usage and counts of ended turns and deletes their jobs: together, so that it happens once.
+
+    A job that is gone was done by somebody else, or was rewritten by an erasure and comes again.
+    """
+    payloads = [payload for job_id, payload in zip(job_ids, payloads, strict=True) if uow.jobs.delete(job_id)]
     uow.usage.add([_usage_row(payload, number, call) for payload in payloads for number, call in _calls(payload)])
     listed: dict[str, int] = {}
     for payload in payloads:
