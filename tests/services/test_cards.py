@@ -93,6 +93,15 @@ def test_what_does_not_fit_is_made_to_or_left_out(changes: Json, expected: Json)
     assert {key: card[key] for key in expected} == expected
 
 
+@pytest.mark.parametrize("value", [10**400, "9" * 400, -(10**400)], ids=["large", "text", "small"])
+def test_a_number_that_no_program_can_hold_is_left_out(value: int | str) -> None:
+    entry = {"keys": ["k"], "insertion_order": value, "priority": value}
+    card = read_card(encoded(v3(creation_date=value, character_book={"entries": [entry], "scan_depth": value})))
+    (kept,) = card["character_book"]["entries"]
+    assert kept["insertion_order"] == 0
+    assert not {"creation_date", "scan_depth", "priority"} & {*card, *card["character_book"], *kept}
+
+
 @pytest.mark.parametrize("key", ["character_book", "creation_date", "nickname", "assets"])
 def test_what_cannot_be_made_to_fit_is_left_out(key: str) -> None:
     assert not read_card(encoded(v3(**{key: 5.5 if key in ("character_book", "assets") else []}))).get(key)

@@ -33,9 +33,16 @@ def number(value: Any) -> int | float:
             value = float(value) if "." in value else int(value)
         except ValueError as error:
             raise Unusable from error
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise Unusable
     return value
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float, as JSON may have it
+        return False
 
 
 def truth(value: Any) -> bool:
