@@ -1,5 +1,6 @@
 """Personas as files: contract section 11, character cards."""
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -152,6 +153,12 @@ async def test_the_same_import_again_is_answered_as_stored(api: Api, other: Api)
         refused(await imported(other, v3(), **fields), 409, "conflict")
         refused(await imported(other, v3(), **fields, preview="true"), 409, "conflict")
     refused(await imported(api, v3(), bot_principal_id=api.user_id), 422, "validation_error")
+
+
+async def test_cards_that_come_together_find_names_of_their_own(service: Service, user_of: MakeUser) -> None:
+    people = [user_of(service) for _ in range(6)]
+    made = await asyncio.gather(*(made_of(person, v3(name="Together")) for person in people))
+    assert len({influencer["name"] for influencer in made}) == len(people)
 
 
 async def test_cards_in_every_state_of_repair_are_taken(api: Api) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from yral_chat.clients.identity import Identity
-from yral_chat.core.errors import AppError, UnsupportedMedia
+from yral_chat.core.errors import AppError, Conflict, UnsupportedMedia
 from yral_chat.core.ids import new_id
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.influencers import StoredInfluencer
@@ -21,6 +21,8 @@ from yral_chat.services.media import MediaService
 
 CardFormat = Literal["json", "png"]
 CardSpec = Literal["v2", "v3"]
+# Free names that are tried after the first: cards of one name may come together.
+MORE_NAMES = 20
 
 
 class CardFile(msgspec.Struct, frozen=True):
@@ -55,6 +57,18 @@ class CardService:
             return persona
         if is_png(data) and not is_known:
             persona = msgspec.structs.replace(persona, avatar_url=await self._keep_avatar(caller.user_id, data))
+        return await self._create(caller, persona, has_own_name=name is not None)
+
+    async def _create(self, caller: Identity, persona: NewPersona, *, has_own_name: bool) -> Created:
+        """With another free name when somebody was faster, unless the caller wants this one."""
+        for _ in range(0 if has_own_name else MORE_NAMES):
+            try:
+                return await self._characters.create(caller, persona)
+            except Conflict as conflict:
+                if conflict.details.get("field") != "name":
+                    raise
+            name = await self._characters.find_free_name(persona.display_name)
+            persona = msgspec.structs.replace(persona, name=name)
         return await self._characters.create(caller, persona)
 
     async def export(self, user_id: str, influencer_id: str, format_: CardFormat, spec: CardSpec) -> CardFile:
