@@ -138,6 +138,8 @@ BOMB = base64.b64encode(b'{"a":"' + b"a" * 12_000_000 + b'"}')
         (DEEP, Invalid),
         (b"[" * 1_000_000, Invalid),
         (b'{"name": "x", "first_mes": ' + b"9" * 5000 + b"}", Invalid),
+        (b'{"name": "x", "first_mes": [' + b"[]," * 500_000 + b"[]]}", Invalid),
+        (b'{"name": "x", "first_mes": {' + b'"a":{},' * 500_000 + b'"b":1}}', Invalid),
         (PICTURE, Invalid),
         (PICTURE[:100], Invalid),
         (b"\x89PNG\r\n\x1a\n", Invalid),
@@ -150,6 +152,12 @@ BOMB = base64.b64encode(b'{"a":"' + b"a" * 12_000_000 + b'"}')
 def test_what_is_no_card_is_refused(file: bytes, error: type[AppError]) -> None:
     with pytest.raises(error):
         read_card(file)
+
+
+def test_a_long_lorebook_is_a_card() -> None:
+    entries = [{"keys": ["sea", "night"], "content": "Waves, and wind, and rain. " * 40, "id": n} for n in range(2000)]
+    card = read_card(encoded(v3(character_book={"entries": entries})))
+    assert len(card["character_book"]["entries"]) == len(entries)
 
 
 def test_texts_of_other_programs_are_not_even_unpacked() -> None:

@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 from yral_chat.core.errors import Invalid, PayloadTooLarge, UnsupportedMedia
-from yral_chat.services.cards.shapes import MAX_CARD_BYTES, Json, Unusable, card_data, storable
+from yral_chat.services.cards.shapes import MAX_CARD_BYTES, MAX_VALUES, Json, Unusable, card_data, storable
 from yral_chat.services.media.damage import Damaged
 from yral_chat.services.media.images import png
 
@@ -97,6 +97,9 @@ def _unpacked(body: bytes) -> bytes:
 
 def _decode(data: bytes) -> Any:
     """Any JSON. Raises ValueError."""
+    # More than there are: those inside of texts are counted too.
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise ValueError("too many values")
     try:
         return storable(json.loads(data.removeprefix(b"\xef\xbb\xbf")))
     except RecursionError as error:

@@ -13,6 +13,9 @@ Shape = Callable[[Any], Any]
 # Of a file, and of a text that was compressed in it (contract section 17).
 MAX_CARD_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 60
+# A value of JSON takes up to some hundred bytes as an object of ours, and the parser stops everything else while it
+# works: 10 MB of empty lists are half a gigabyte and two seconds. The largest lorebooks have a tenth of this.
+MAX_VALUES = 500_000
 
 
 class Unusable(ValueError):
