@@ -23,7 +23,7 @@ from tests.fakes.behaviour import PROMPT_TOKENS
 from tests.rows import add_influencer, fetch
 from tests.service import FakeModel, Service, token
 from tests.waiting import until
-from yral_chat.db.tables import conversations, messages, usage_events
+from yral_chat.db.tables import audit_events, conversations, messages, usage_events
 from yral_chat.services.completions.fresh import CALLER_HEADING
 from yral_chat.services.prompts import GUARDRAILS
 
@@ -327,6 +327,17 @@ async def test_a_persons_danger_is_answered_with_help(
     turn = await api.post(COMPLETIONS, {**wish, "model": conversation["influencer_id"], "metadata": where})
     assert turn.json()["choices"][0]["finish_reason"] == "content_filter"
     assert model.state()["requests"] == 0
+
+
+async def test_a_persons_danger_is_marked_without_the_message(
+    api: Api, service: Service, model: FakeModel, persona: str
+) -> None:
+    answer = (await api.post(COMPLETIONS, body(persona, "I want to kill myself tonight"))).json()
+    rows = fetch(service, select(audit_events).where(audit_events.c.subject == answer["id"]))
+    assert [row.action for row in rows] == ["crisis.marked"]
+    assert json.loads(rows[0].details)["rule"] == "crisis.en"
+    assert "kill" not in str(tuple(rows[0]))
+    assert api.user_id not in str(tuple(rows[0]))
 
 
 async def test_what_the_rules_refuse_never_reaches_the_model(api: Api, model: FakeModel, persona: str) -> None:

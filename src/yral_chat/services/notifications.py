@@ -20,6 +20,7 @@ from yral_chat.realtime.hub import Hub
 
 PUSH_JOB = "push.send"
 OPERATOR_JOB = "operator.notify"
+CRISIS = "crisis.marked"
 
 # The answer to whoever waits for it needs a moment to arrive; only then is it known whether it did.
 GRACE_SECONDS = 2.0
@@ -51,6 +52,15 @@ def queue_operator_notice(
         return
     payload = {"type": type_, "subject": subject, "at": to_text(now())}
     uow.jobs.add(OPERATOR_JOB, payload if reason is None else {**payload, "reason": reason}, priority=10)
+
+
+def mark_crisis(
+    uow: UnitOfWork, settings: Settings, subject: str, *, rule: str, rules_version: int, **ids: str
+) -> None:
+    """Lets the operator know of a person in danger, without what was written. `subject` is the id of what it was
+    written in, `ids` are further ones."""
+    uow.audit.add(CRISIS, subject, now(), details={"rule": rule, "rules_version": rules_version, **ids})
+    queue_operator_notice(uow, settings, CRISIS, subject)
 
 
 class _News(msgspec.Struct, frozen=True):

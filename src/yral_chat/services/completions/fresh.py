@@ -1,7 +1,7 @@
 """Answers out of what the caller sends: nothing of them is stored, and they end when the caller leaves."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from itertools import takewhile
 
@@ -11,16 +11,17 @@ from loguru import logger
 from yral_chat.clients.language_model import Completion, LanguageModel, ModelFailure, ModelRequest, closing_stream
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.config import Settings
-from yral_chat.core.errors import ContentBlocked, GenerationTimeout
+from yral_chat.core.errors import AppError, ContentBlocked, GenerationTimeout
 from yral_chat.core.ids import new_id
 from yral_chat.core.logging import correlation_id
-from yral_chat.db.database import Database
+from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.influencers import StoredInfluencer
 from yral_chat.db.repositories.messages import Said
 from yral_chat.services.completions.ledger import Entry, Ledger
 from yral_chat.services.completions.records import Finish, Line, LineRole, Wish
 from yral_chat.services.completions.watching import watched
 from yral_chat.services.moderation import ModerationService, Verdict, help_text
+from yral_chat.services.notifications import mark_crisis
 from yral_chat.services.prompts import compose, resolve_names
 from yral_chat.services.structured_answers import refusal_of
 from yral_chat.services.turns.running import Guard
@@ -43,6 +44,7 @@ class Workshop(msgspec.Struct, frozen=True):
     model: LanguageModel
     moderation: ModerationService
     ledger: Ledger
+    wake_jobs: Callable[[], None]
 
 
 class FreshAnswer:
@@ -105,8 +107,18 @@ class FreshAnswer:
         return judged(moderation, wish)
 
     async def _help(self, verdict: Verdict) -> str:
-        locale = await self._workshop.database.read(lambda uow: uow.settings.find_locale(self._user_id))
+        database = self._workshop.database
+        locale = await database.read(lambda uow: uow.settings.find_locale(self._user_id))
+        try:
+            await database.write(self._mark, verdict)
+        except AppError as error:  # help must not wait for a disk that is full
+            logger.error("completion.crisis_not_marked", error=error.code)
         return help_text(locale, verdict.language)
+
+    def _mark(self, uow: UnitOfWork, verdict: Verdict) -> None:
+        shop, ids = self._workshop, {"influencer_id": self._influencer.id}
+        mark_crisis(uow, shop.settings, self.id, rule=verdict.rule, rules_version=verdict.version, **ids)
+        uow.after_commit(shop.wake_jobs)
 
     async def _generate(
         self, entry: Entry, verdict: Verdict, wish: Wish, idle_seconds: float, deadline: float

@@ -42,7 +42,7 @@ class CompletionService:
         self._influencers = influencers
         self._turns = turns
         self._ledger = Ledger(database, metrics, most_per_user=settings.max_turns_per_user, wake_jobs=wake_jobs)
-        self._workshop = Workshop(settings, database, model, moderation, self._ledger)
+        self._workshop = Workshop(settings, database, model, moderation, self._ledger, wake_jobs)
 
     async def list_models(self) -> bytes:
         """`{object, data}` with the active influencers, newest first, encoded."""

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from yral_chat.clients.language_model import LanguageModel, ModelCall, ModelRequest
 from yral_chat.clients.profiles import ProfileClient
-from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import ContentBlocked, ConversationNotFound, InfluencerNotFound
 from yral_chat.core.logging import correlation_id
@@ -20,7 +19,7 @@ from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.moderation import ModerationService, OutputFilter, Verdict, help_text
-from yral_chat.services.notifications import queue_operator_notice, queue_push
+from yral_chat.services.notifications import mark_crisis, queue_push
 from yral_chat.services.prompts import compose, images_to_show, names_user, resolve_names
 from yral_chat.services.turns import ending
 from yral_chat.services.turns.hearing import Hearing
@@ -29,7 +28,6 @@ from yral_chat.services.turns.results import TurnResult, deleted, handed_back, s
 from yral_chat.services.turns.running import Ended, Guard, Pieces, RunningTurn, RunningTurns, TakenOver, generate
 from yral_chat.services.turns.seeing import Seeing
 
-CRISIS = "crisis.marked"
 EXTRACT_JOB = "memories.extract"
 # How long a turn waits before it looks again for one that must come first and is not known here yet.
 PLACE_SECONDS = 0.02
@@ -175,7 +173,14 @@ class ReplyWork:
         if ended is not None and ended.event == "new_message" and ended.message is not None:
             queue_push(uow, self._settings, turn.user_id, ended.message)
         if ended is not None and outcome.crisis is not None:
-            self._mark_crisis(uow, turn, outcome.crisis)
+            mark_crisis(
+                uow,
+                self._settings,
+                turn.conversation_id,
+                rule=outcome.crisis.rule,
+                rules_version=outcome.crisis.version,
+                message_id=turn.user_message_id,
+            )
         elif ended is not None and outcome.error_code is None:
             self._queue_extraction(uow, turn, ended.influencer_id)
         return ended
@@ -184,12 +189,6 @@ class ReplyWork:
         """Once per turn: with the first text that is delivered, whatever attempt that is."""
         if self._settings.memories_enabled and not turn.is_replacement:
             uow.jobs.add(EXTRACT_JOB, extraction_of(turn, influencer_id), priority=-1)
-
-    def _mark_crisis(self, uow: UnitOfWork, turn: StoredTurn, verdict: Verdict) -> None:
-        """Lets the operator know, without what was written."""
-        details = {"rule": verdict.rule, "rules_version": verdict.version, "message_id": turn.user_message_id}
-        uow.audit.add(CRISIS, turn.conversation_id, now(), details=details)
-        queue_operator_notice(uow, self._settings, CRISIS, turn.conversation_id)
 
     def find_result(self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None) -> TurnResult:
         reply = uow.messages.find(turn.conversation_id, turn.id)
