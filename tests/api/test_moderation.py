@@ -1,12 +1,15 @@
 """What the rules refuse or answer with help, and what a reply must not give away: contract sections 8.1 and 9.2."""
 
+import asyncio
 import base64
 import json
 
 import pytest
+from aiohttp import web
 from sqlalchemy import insert, select
 
 from tests.api.conftest import MakeUser, StartService
+from tests.api.creating import INFLUENCERS, created
 from tests.api.expecting import asked, newest, open_fresh, refused, texts_sent
 from tests.api.sockets import describe, inbox_of
 from tests.client import Api, text_of
@@ -154,6 +157,37 @@ async def test_a_leak_does_not_leave_by_any_way(api: Api, service: Service, mode
     assert (row["status"], row["content"]) == ("failed", "")
     error = refused(await api.send(conversation["id"], "And now?"), 422, "content_blocked")
     assert error["details"]["assistant_message"]["content"] == ""
+
+
+async def test_instructions_that_are_edited_meanwhile_do_not_leave(
+    service_with: StartService, user_of: MakeUser, model: FakeModel
+) -> None:
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        is_asked.set()
+        await may_answer.wait()
+        return web.json_response({"username": "ravi", "profile_picture_url": None})
+
+    app = web.Application()
+    app.router.add_get("/{principal}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        slow = service_with(PROFILE_URL=f"http://127.0.0.1:{runner.addresses[0][1]}")
+        owner, user = user_of(slow), user_of(slow)
+        made = await created(owner, system_instructions=f"{INSTRUCTIONS} Call the person {{{{user}}}}.")
+        conversation = await user.open(made["id"])
+        model.tell(default={"pieces": in_pieces(LEAK)})
+        sending = asyncio.create_task(user.send(conversation["id"], "Hello"))
+        await is_asked.wait()
+        edit = {"system_instructions": "You are somebody else altogether from this very day on."}
+        assert (await owner.request("PATCH", f"{INFLUENCERS}/{made['id']}/system-prompt", json=edit)).status_code == 200
+        may_answer.set()
+        refused(await sending, 422, "content_blocked")
+    finally:
+        await runner.cleanup()
 
 
 async def test_nearly_a_leak_arrives_whole(api: Api, service: Service, model: FakeModel) -> None:

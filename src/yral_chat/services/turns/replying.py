@@ -73,15 +73,18 @@ class ReplyWork:
             return await self._help(running, verdict)
         if verdict.tier == "block":
             return Ending("", "BLOCKED_CONTENT", ContentBlocked(), outcome="blocked")
-        request = await self._prepare(running, before, said, deadline)
-        return await self._generate(running, request, verdict, said.content)
-
-    async def _generate(self, running: RunningTurn, request: ModelRequest, verdict: Verdict, text: str) -> Ending:
+        # Read once: what the filter keeps back is what the model is told, whatever its owner edits meanwhile.
         influencer = await self._influencers.find(running.influencer_id)
         if influencer is None:
             raise InfluencerNotFound
         user_name = await self._name_for(influencer, running.turn.user_id)
+        request = await self._prepare(before, said, influencer, user_name, deadline=deadline, turn=running.turn)
         instructions = resolve_names(influencer.system_instructions, influencer.display_name, user_name)
+        return await self._generate(running, request, instructions, verdict, said.content)
+
+    async def _generate(
+        self, running: RunningTurn, request: ModelRequest, instructions: str, verdict: Verdict, text: str
+    ) -> Ending:
         output = await self._moderation.output_filter(instructions, request.persona.greeting)
         judgement = self._moderation.judge(verdict, text)
         window = self._settings.stream_coalesce_ms / 1000
@@ -142,10 +145,16 @@ class ReplyWork:
             return [], ""
         return memories, summary
 
-    async def _prepare(self, running: RunningTurn, before: "_Before", said: Said, deadline: float) -> ModelRequest:
-        influencer = await self._influencers.find(running.influencer_id)
-        if influencer is None:
-            raise InfluencerNotFound
+    async def _prepare(
+        self,
+        before: "_Before",
+        said: Said,
+        influencer: StoredInfluencer,
+        user_name: str,
+        *,
+        deadline: float,
+        turn: StoredTurn,
+    ) -> ModelRequest:
         shown = images_to_show([*before.history, said], self._settings.image_history_window)
         return compose(
             influencer,
@@ -156,10 +165,10 @@ class ReplyWork:
             temperature=self._settings.model_temperature,
             max_output_tokens=self._settings.model_max_output_tokens,
             correlation_id=correlation_id.get(),
-            attempt=running.turn.attempt,
+            attempt=turn.attempt,
             memories=before.memories,
             summary=before.summary,
-            user_name=await self._name_for(influencer, running.turn.user_id),
+            user_name=user_name,
         )
 
     async def _name_for(self, influencer: StoredInfluencer, user_id: str) -> str:
