@@ -353,6 +353,8 @@ async def test_every_field_has_its_bounds(api: Api, fields: Json) -> None:
 
 
 async def test_nobody_is_their_own_bot(api: Api) -> None:
+    for unusable in ("a/b", "trending", ".."):
+        refused(await api.post(CREATE, persona(bot_principal_id=unusable)), 422, "validation_error")
     error = refused(await api.post(CREATE, persona(bot_principal_id=api.user_id)), 422, "validation_error")
     assert error["details"]["errors"][0]["loc"] == ["body", "bot_principal_id"]
 

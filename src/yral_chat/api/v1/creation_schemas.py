@@ -42,6 +42,13 @@ def _web_address(value: str) -> str:
     return value
 
 
+def _visible(value: str) -> str:
+    """Letters, signs or pictures: not only characters that take no place."""
+    if not any(character.isprintable() and not character.isspace() for character in value):
+        raise ValueError("Nothing of this can be seen")
+    return value
+
+
 def _trait_text(value: Any) -> Any:
     """Texts, numbers and booleans, as text; nothing that is nested."""
     if isinstance(value, bool):
@@ -126,7 +133,7 @@ class CreateInfluencer(BaseModel):
     """`is_nsfw` and `parent_principal_id` are ignored: they are false, and the caller."""
 
     name: Name
-    display_name: Annotated[str, Field(min_length=1, max_length=MAX_DISPLAY_NAME), cleaned]
+    display_name: Annotated[str, Field(min_length=1, max_length=MAX_DISPLAY_NAME), cleaned, AfterValidator(_visible)]
     system_instructions: Instructions
     bot_principal_id: Id
     description: Annotated[str, Field(max_length=MAX_DESCRIPTION), cleaned] | None = None

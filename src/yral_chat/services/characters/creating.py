@@ -38,6 +38,12 @@ MAX_PICTURE_BYTES = 2 * 1024 * 1024
 SHOWABLE = ("image/jpeg", "image/png", "image/webp")
 
 
+# Fixed names beside the ids in the addresses of the catalogue, and what clients take out of every address.
+RESERVED_IDS = frozenset(
+    {".", "..", "trending", "create", "import", "generate-prompt", "validate-and-generate-metadata"}
+)
+
+
 class Created(msgspec.Struct, frozen=True):
     """`is_new` is false when an earlier request had made it already."""
 
@@ -108,6 +114,8 @@ class CharacterService:
         """Whether the caller may give this id to a bot."""
         if persona_id == caller.user_id:
             raise Invalid.field(["body", "bot_principal_id"], "A bot needs an id of its own")
+        if "/" in persona_id or persona_id in RESERVED_IDS:
+            raise Invalid.field(["body", "bot_principal_id"], "This id cannot stand in an address")
         if self._settings.influencer_require_ownership_claim and persona_id not in caller.ai_account_ids:
             raise Forbidden("Your token does not name this bot as yours")
 
