@@ -67,3 +67,21 @@ async def user_of(document: Document) -> AsyncIterator[MakeUser]:
             return client
 
         yield make
+
+
+# What these test is the wire, or a vendor: the kind of database makes no difference that the others would not find, so
+# that `make test` runs them on SQLite, and `make test-long` on PostgreSQL.
+OF_THE_WIRE = frozenset(
+    {
+        "test_auth", "test_bad_input", "test_cards", "test_creation", "test_influencers", "test_media_files",
+        "test_media_upload", "test_moderation", "test_openai_api", "test_openapi", "test_push", "test_revisions",
+        "test_service_routes",
+    }
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if item.path.stem in OF_THE_WIRE and callspec and callspec.params.get("dialect") == "postgresql":
+            item.add_marker(pytest.mark.long)

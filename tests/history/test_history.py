@@ -180,7 +180,7 @@ async def _check(service: Service, seconds: float) -> None:
 
 @pytest.mark.timeout(400)
 async def test_history_holds_when_the_process_is_killed(own_service: Service) -> None:
-    await _check(own_service, float(os.environ.get("HISTORY_SECONDS", "30")))
+    await _check(own_service, float(os.environ.get("HISTORY_SECONDS", "20")))
 
 
 @pytest.mark.long
