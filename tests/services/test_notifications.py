@@ -15,9 +15,10 @@ from yral_chat.core.config import Settings
 from yral_chat.core.objects import Message
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.realtime.hub import Hub
-from yral_chat.services import chat, job_runner, notifications
+from yral_chat.services import chat, job_runner, notifications, people
 from yral_chat.services.job_runner import JobRunner, Kind
 from yral_chat.services.notifications import OPERATOR_JOB, PUSH_JOB, NotificationService
+from yral_chat.services.turns import NewMessage
 
 SECRET = "a-secret-of-the-receiver"
 
@@ -132,6 +133,27 @@ async def test_nothing_is_told_of_what_was_received_read_or_deleted(
     assert await run(database, runner) == 5
     assert receiver.received == []
     assert await database.read(count) == (0, 0)
+
+
+async def test_what_one_side_of_two_people_has_deleted_is_not_told_once_the_other_writes_again(
+    database: Database, runner: JobRunner, receiver: WebhookReceiver, settings: Settings
+) -> None:
+    def unit(uow: UnitOfWork) -> list[Message]:
+        chat_id = people.open_pair(uow, "writer", "reader")
+        written = []
+        for content in ("deleted", "new"):
+            conversation, sides = people._open(uow, chat_id, "writer")
+            written.append(people._store(uow, conversation, "writer", NewMessage(content)))
+            if sides["reader"].is_hidden:
+                people.show(uow, chat_id, "reader")
+            notifications.queue_push(uow, settings, "reader", written[-1])
+            if content == "deleted":
+                chat._delete(uow, "reader", chat_id)
+        return written
+
+    _, new = await database.write(unit)
+    assert await run(database, runner) == 2
+    assert [delivery.payload["message_id"] for delivery in receiver.taken] == [new["id"]]
 
 
 async def test_a_notice_is_repeated_with_its_key_until_it_is_taken(

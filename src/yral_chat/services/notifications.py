@@ -147,9 +147,12 @@ def _find_news(
     if stored is None or stored.message["status"] != "delivered":
         return None
     summary = uow.conversations.find_summary(conversation_id, user_id)
+    side = uow.participants.find_side(conversation_id, user_id)
+    if summary is None or side is None or stored.message["sequence"] <= side.cleared_seq:
+        return None
     # A message of a person is no answer: who was handed it is its writer.
     is_received = is_received or stored.is_handed_over
-    if summary is None or (is_received and stored.message["role"] == "assistant"):
+    if is_received and stored.message["role"] == "assistant":
         return None
     influencer = summary["influencer"]
     if influencer is None:
