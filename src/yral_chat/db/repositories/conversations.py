@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import bindparam, case, delete, insert, select, text, update
+from sqlalchemy import bindparam, case, delete, func, insert, literal_column, select, text, update
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import (
@@ -175,6 +175,13 @@ _COUNT = Statement(
         ai_conversations=principals.c.ai_conversations + bindparam("ai"),
         human_conversations=principals.c.human_conversations + bindparam("human"),
     )
+)
+_VISIBLE = Statement(
+    select(
+        # Literals: the type of a bound value would be unknown to PostgreSQL here.
+        func.count(case((participants.c.type == literal_column("'ai_chat'"), 1))),
+        func.count(case((participants.c.type == literal_column("'human_chat'"), 1))),
+    ).where(_OF_PRINCIPAL, text("NOT participants.is_hidden AND NOT participants.is_persona"))
 )
 _COUNTS = Statement(
     select(principals.c.ai_conversations, principals.c.human_conversations).where(
@@ -359,6 +366,12 @@ class ConversationRepository:
         person = {"id": user_id, "ai_conversations": 0, "human_conversations": 0, "last_event_seq": 0}
         self._executor.run(_ADD_PRINCIPAL, person)
         self._executor.run(_COUNT, {"principal": user_id, "ai": ai, "human": human})
+
+    def count_anew(self, user_id: str) -> None:
+        """Counts what is in the person's inbox, for one that `principals` does not know."""
+        row = self._executor.one(_VISIBLE, {"principal": user_id})
+        if row is not None and any(row):
+            self.count_for(user_id, ai=row[0], human=row[1])
 
     def find_summary(self, conversation_id: str, principal_id: str) -> ConversationSummary | None:
         """One side's view, with the influencer's suggestions; None also for a side that does not see it."""

@@ -138,3 +138,5 @@ def finish(uow: UnitOfWork, erasure: Erasure, deleted: Deleted) -> None:
     uow.accounts.rewrite_jobs(erasure.user_id, {"user_id": "", "conversation_id": ""}, kept=RECORD_JOB)
     uow.accounts.anonymise_usage(erasure.user_id, CHUNK)
     uow.accounts.finish(erasure.user_id, pseudonym_of(erasure.user_id), erasure.id, deleted, now())
+    # A conversation that began during the erasure is the first of the account that comes after.
+    uow.conversations.count_anew(erasure.user_id)
