@@ -30,6 +30,8 @@ from yral_chat.db.tables import (
     memories,
     messages,
     metadata,
+    participants,
+    principals,
     usage_events,
     user_settings,
 )
@@ -226,6 +228,20 @@ async def test_after_erasing_the_account_is_empty_and_works(api: Api, other: Api
     again = await people.open_with(api, other)
     assert again["id"] != chat["id"]
     assert (await api.get("/api/v2/chat/conversations")).json()["total"] == 1
+
+
+async def test_what_is_written_to_an_erased_person_goes_with_its_writer(service: Service, api: Api, other: Api) -> None:
+    chat = (await people.open_with(api, other))["id"]
+    await people.wrote(api, chat, "mine")
+    await people.wrote(other, chat, "yours")
+    await erase(api)
+    await people.wrote(other, chat, "is anybody there?")
+    sides = select(participants.c.unread_count, participants.c.is_hidden)
+    nobody = sides.where(participants.c.conversation_id == chat, participants.c.principal_id != other.user_id)
+    assert [tuple(row) for row in fetch(service, nobody)] == [(0, True)]
+    assert fetch(service, select(principals.c.id).where(principals.c.id.like("deleted-%"))) == []
+    assert await people.delete(other, chat) == 2
+    assert fetch(service, select(messages.c.content).where(messages.c.conversation_id == chat)) == []
 
 
 async def test_erasing_stops_running_turns_and_closes_sockets(service: Service, api: Api, model: FakeModel) -> None:

@@ -2,6 +2,7 @@
 
 Each of the two has a side of their own in `participants`: what they have not read, and from where on they see it. A
 side is hidden while there is nothing to see: opened by the other and still empty, or deleted until the other writes.
+The side of somebody who had their account erased stays hidden, so that the conversation goes with the other.
 """
 
 from collections.abc import Callable
@@ -62,7 +63,8 @@ class PeopleService:
             if earlier is not None:
                 return Attached(earlier.message, None, None, is_replay=True)
             stored = _store(uow, conversation, user_id, with_stored_media(uow, user_id, message))
-            self._tell(uow, sides[conversation.other_of(user_id)], stored, sender)
+            if conversation.pair is not None:
+                self._tell(uow, sides[conversation.other_of(user_id)], stored, sender)
             return Attached(stored, None, None, is_replay=False)
 
         return await self._database.write(unit)
@@ -121,7 +123,8 @@ def _store(uow: UnitOfWork, conversation: StoredConversation, sender_id: str, me
         updated_at=updated_at,
         **last_message_columns(stored.message, time),
     )
-    uow.conversations.touch(conversation.id, updated_at, reader=conversation.other_of(sender_id), unread=1)
+    reader = "" if conversation.pair is None else conversation.other_of(sender_id)
+    uow.conversations.touch(conversation.id, updated_at, reader=reader, unread=1)
     uow.counters.add(NO_PERSONA, all_messages=1)
     return stored.message
 

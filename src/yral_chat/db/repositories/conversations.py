@@ -44,6 +44,7 @@ class StoredConversation(msgspec.Struct, frozen=True):
     last_id: str | None
     last_seq_shown: int | None
     updated_at: int
+    pair: str | None  # of two people; None also when one of them was erased, and nobody reads what the other writes
 
     def other_of(self, user_id: str) -> str:
         """The other one of the two people of a human chat."""
@@ -67,6 +68,7 @@ _STORED = select(
     conversations.c.last_id,
     conversations.c.last_seq_shown,
     conversations.c.updated_at,
+    conversations.c.pair,
 ).select_from(conversations.outerjoin(influencers, influencers.c.id == conversations.c.influencer_id))
 _ONE_STORED = _STORED.where(conversations.c.id == bindparam("id"))
 _BY_ID = Statement(_ONE_STORED)
