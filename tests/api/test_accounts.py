@@ -24,6 +24,7 @@ from tests.waiting import until
 from yral_chat.core.clock import now
 from yral_chat.db.tables import (
     audit_events,
+    events,
     influencer_versions,
     influencers,
     jobs,
@@ -214,6 +215,19 @@ async def test_erasing_counts_what_has_gone_and_leaves_what_is_others(service: S
     assert (await api.get(f"/api/v1/influencers/{bot}")).status_code == 404
     (row,) = fetch(service, select(influencers).where(influencers.c.id == bot))
     assert (row.system_instructions, row.initial_greeting, row.owner_id, row.description) == ("", "", None, "")
+
+
+async def test_no_replay_shows_an_erased_persona(service: Service, api: Api, other: Api) -> None:
+    bot = own_bot(service, api.user_id, display_name="Zq-mark-display", category="Zq-mark-category")
+    theirs = await other.open(bot)
+    for number in range(3):
+        await other.said(theirs["id"], f"hello {number}")
+    frames = await describe(service.url)
+    await erase(api)
+    async with inbox_of(other, frames, since=0) as inbox:
+        told = [frame["data"] for frame in await inbox.settle() if frame["event"] == "new_message"]
+    assert [(data["influencer_id"], data["influencer"]) for data in told] == [(bot, None)] * 3
+    assert "Zq-mark" not in str(fetch(service, select(events.c.data)))
 
 
 async def test_after_erasing_the_account_is_empty_and_works(api: Api, other: Api) -> None:

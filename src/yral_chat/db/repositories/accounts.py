@@ -3,7 +3,7 @@
 from typing import Any
 
 import orjson
-from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, literal, or_, select, update
+from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, literal, or_, select, text, update
 
 from yral_chat.core.clock import now
 from yral_chat.core.ids import new_id
@@ -137,6 +137,30 @@ _DELETE_VERSIONS = Statement(
     delete(influencer_versions).where(influencer_versions.c.influencer_id == bindparam("influencer"))
 )
 
+_UNNAMED = orjson.dumps({"influencer": None}).decode().strip("{}")
+_TOLD_OF = (
+    select(events.c.user_id, events.c.seq, events.c.data)
+    .join(participants, participants.c.conversation_id == events.c.conversation_id)
+    .where(
+        participants.c.principal_id == bindparam("influencer"),
+        participants.c.is_persona.is_(True),
+        text("NOT participants.is_hidden"),  # as in the index; a persona never hides
+        events.c.event == "new_message",
+    )
+    .limit(_MOST)
+)
+_EVENTS_NAMING = Statement(
+    {
+        "sqlite": _TOLD_OF.where(func.instr(events.c.data, _UNNAMED) == 0),
+        "postgresql": _TOLD_OF.where(func.strpos(events.c.data, _UNNAMED) == 0),
+    }
+)
+_REWRITE_EVENT = Statement(
+    update(events)
+    .where(events.c.user_id == bindparam("reader"), events.c.seq == bindparam("number"))
+    .values(data=bindparam("new_data"))
+)
+
 _ANONYMISE_USAGE = Statement(
     update(usage_events)
     .where(
@@ -237,6 +261,14 @@ class AccountRepository:
             for statement in (_DELETE_USES, _DELETE_FILE):
                 self._executor.run_many(statement, [{"file": key} for key in keys])
         return keys
+
+    def unname_in_events(self, influencer_id: str, most: int) -> int:
+        """Takes the influencer out of what others were told, so that no replay shows it; returns how many events."""
+        found = self._executor.all(_EVENTS_NAMING, {"influencer": influencer_id, "most": most})
+        for reader_id, seq, data in found:
+            unnamed = orjson.dumps(orjson.loads(data) | {"influencer": None}).decode()
+            self._executor.run(_REWRITE_EVENT, {"reader": reader_id, "number": seq, "new_data": unnamed})
+        return len(found)
 
     def erase_influencer(self, influencer_id: str, new_name: str, time: int) -> None:
         """Discontinued, without a word of its owner's: what is left is an id for the conversations of others."""

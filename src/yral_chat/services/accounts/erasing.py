@@ -120,11 +120,15 @@ def drop_files(uow: UnitOfWork, user_id: str) -> Step:
 def erase_influencers(uow: UnitOfWork, user_id: str) -> Step:
     """Some of the person's influencers."""
     found = [influencer_id for _, influencer_id in uow.accounts.list_owned(user_id, (0, ""), INFLUENCERS)]
+    erased: list[str] = []
     for influencer_id in found:
+        if uow.accounts.unname_in_events(influencer_id, CHUNK) == CHUNK:
+            return Step(has_more=True, influencer_ids=tuple(erased))
         # As long as a name may be, none of the owner's words, and still unique.
         name = f"deleted{hashlib.sha256(influencer_id.encode()).hexdigest()[:8]}"
         uow.accounts.erase_influencer(influencer_id, name, now())
-    return Step(has_more=len(found) == INFLUENCERS, influencer_ids=tuple(found))
+        erased.append(influencer_id)
+    return Step(has_more=len(found) == INFLUENCERS, influencer_ids=tuple(erased))
 
 
 def anonymise_usage(uow: UnitOfWork, user_id: str) -> Step:
