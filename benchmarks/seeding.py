@@ -109,8 +109,8 @@ def _add_people(connection: sqlite3.Connection, first: int, end: int, messages: 
     )
     for side in (_USER, _PERSONA):
         connection.execute(
-            f"""{_NUMBERS} INSERT INTO participants (conversation_id, principal_id, type, unread_count, updated_at)
-                SELECT {_CONVERSATION}, {side}, 'ai_chat', 0, ?3 - n.i FROM n""",
+            f"""{_NUMBERS} INSERT INTO participants (conversation_id, principal_id, type, is_persona, unread_count,
+                  updated_at) SELECT {_CONVERSATION}, {side}, 'ai_chat', {side == _PERSONA:d}, 0, ?3 - n.i FROM n""",
             (*people, time),
         )
     connection.execute(
