@@ -76,6 +76,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         2.0, 1.2, is_gated=True, decimals=2,
     ),
     Quantity("send_alone", "send", "… one at a time", "ms", decimals=2),
+    Quantity("send_memories", "send", "… with memories, and what they cost behind the reply", "ms", decimals=2),
     Quantity("senders", "send", "64 senders, the model takes 200 ms", "/s", 300, 315, is_higher_better=True),
     Quantity("chunk", "streams", "CPU per streamed chunk, in and out", "µs", 160, 110, is_gated=True),
     _rate("live", "streams", "live streams at 20 chunks/s", 250, 400),

@@ -30,7 +30,23 @@ async def measure(rig: Rig) -> dict[str, float]:
         rig.say(pieces=["Of course, here it is."], first_byte_delay=MODEL_SECONDS)
         async with connected(service.url, counts.senders, Connection) as senders:
             found["senders"] = await _with_slow_model(senders, letters, counts.senders_seconds)
-    return found
+    return found | await _with_memories(rig)
+
+
+async def _with_memories(rig: Rig) -> dict[str, float]:
+    """The same, with what is done behind a reply where memories are on: the model is asked once more."""
+    counts = rig.counts
+    folder = rig.stocked("memories", seeding.Stock(users=counts.users, messages=counts.messages))
+    with rig.service(folder, MEMORIES_ENABLED="true") as service:
+        meter, letters = Meter(service.pid), Letters(counts.users)
+
+        async def send() -> float:
+            requests = letters.take(counts.sends)
+            cpu = await cpu_of(meter, lambda: ask_all(service.url, counts.connections, requests), settle=True)
+            return cpu / len(requests) * 1000
+
+        rig.say(pieces=["Of course, here it is."])
+        return {"send_memories": await median_of(counts.rounds, send)}
 
 
 async def _with_slow_model(connections: list[Connection], letters: "Letters", seconds: float) -> float:
