@@ -118,16 +118,6 @@ async def test_blocked_message_fails_without_a_model(api: Api, service: Service,
     assert not await asked(model, 1)
 
 
-async def test_what_was_refused_is_not_in_later_prompts(api: Api, service: Service, model: FakeModel) -> None:
-    conversation = await open_fresh(api, service)
-    await api.said(conversation["id"], "I like gardens")
-    refused(await api.send(conversation["id"], BLOCKED), 422, "content_blocked")
-    await api.said(conversation["id"], "Please answer that")
-    (sent,) = [sent for sent in map(texts_sent, model.requests()) if sent[-1] == "Please answer that"]
-    assert "I like gardens" in sent
-    assert BLOCKED not in sent
-
-
 async def test_blocked_stream_ends_in_an_error(api: Api, service: Service, model: FakeModel) -> None:
     conversation = await open_fresh(api, service)
     events = await api.stream(conversation["id"], base64.b64encode(BLOCKED.encode()).decode())

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 import orjson
-from sqlalchemy import ColumnElement, bindparam, exists, func, insert, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, or_, select, update
 
 from yral_chat.core.clock import to_text
 from yral_chat.core.objects import FAILURES, ErrorCode, Message, MessageStatus, Role
@@ -224,16 +224,12 @@ def _has_status(*statuses: MessageStatus) -> ColumnElement[bool]:
 
 _FOR_SAID = (messages.c.role, messages.c.content, messages.c.images, messages.c.audio, messages.c.transcription)
 _SAID = Statement(select(*_FOR_SAID, messages.c.seq).where(messages.c.id == bindparam("id")))
-_reply = messages.alias("reply")
-_IS_REFUSED = exists().where(_reply.c.reply_to == messages.c.id, _reply.c.error_code == "BLOCKED_CONTENT")
-# What may be shown to a model: user messages and finished replies, help texts excepted (contract section 5.2). A
-# message that was refused is not asked again by the one that follows it.
+# What may be shown to a model: user messages and finished replies, help texts excepted (contract section 5.2).
 _SHOWN_TO_MODELS = (
     _IN_CONVERSATION,
     _LISTED,
     messages.c.origin != "safety",
-    ((messages.c.role == "user") & ~_IS_REFUSED)
-    | ((messages.c.role == "assistant") & _has_status("delivered", "read")),
+    (messages.c.role == "user") | ((messages.c.role == "assistant") & _has_status("delivered", "read")),
 )
 _FOR_PROMPT = PageStatement(
     select(*_FOR_SAID)
