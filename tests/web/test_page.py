@@ -9,7 +9,6 @@ from typing import Literal
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from yral_chat import personas
 from tests.service import FakeModel, Service, token
 from tests.web.conftest import Account, Complaints
 from tests.web.pages import (
@@ -22,6 +21,7 @@ from tests.web.pages import (
     text_of,
     wait_for_answer,
 )
+from yral_chat import personas
 
 pytestmark = pytest.mark.chromium
 
