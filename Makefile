@@ -2,8 +2,8 @@
 # Settings can be given on the command line: make run PORT=9000
 
 PYTHON ?=
-# Processes that run tests at the same time.
-WORKERS ?= 2
+# Processes that run tests at the same time: more than two cores, because tests wait for the processes they start.
+WORKERS ?= 3
 # Goes to the program behind the target: make test ARGS="-k inbox"
 ARGS ?=
 # make lock UPGRADE=1 moves to the newest versions; without it only what pyproject.toml asks for changes.
