@@ -160,7 +160,7 @@ async def _run(
 
     async def work() -> None:
         nonlocal done
-        while time.perf_counter() - started < seconds:
+        while not done or time.perf_counter() - started < seconds:
             await way(steps(), is_write)
             done += 1
 

@@ -522,9 +522,10 @@ async def test_an_answer_may_end_while_the_service_drains(
     own_service.process.process.send_signal(signal.SIGTERM)
 
     async def is_draining() -> bool:
-        return (await api.post(COMPLETIONS, body(persona))).status_code == 503
+        return (await api.get("/health/ready")).status_code == 503
 
-    await until(is_draining, what="new answers are refused")
+    await until(is_draining, what="the signal is heard")
+    refused(await api.post(COMPLETIONS, body(persona)), 503, "service_unavailable")
     assert text_of((await asking)[:-1]) == "word " * 30
     assert await asyncio.to_thread(own_service.stop) == 0
     assert [outcome for _, outcome, *_ in costs(own_service, api)] in ([], ["completed"])
