@@ -4,8 +4,8 @@ AppError
 ├── BadRequest 400 ── Unauthorized 401 ── Forbidden 403 ── NotFound 404 ── PayloadTooLarge 413 ── UnsupportedMedia 415
 ├── Conflict 409 ─ IdempotencyConflict, TurnCancelled, NotStreamable
 ├── Invalid 422 ─ ContentBlocked
-├── TooManyTurns 429, ModelQuotaExhausted 429
-├── ServiceUnavailable 503 ─ StorageFull, StorageUnavailable, ModelUnavailable, NoModelProvider
+├── TooManyTurns 429, RateLimitExceeded 429, QuotaExceeded 429, ModelQuotaExhausted 429
+├── ServiceUnavailable 503 ─ Overloaded, StorageFull, StorageUnavailable, ModelUnavailable, NoModelProvider
 └── TurnTimeout 504, GenerationTimeout 504
 """
 
@@ -144,6 +144,18 @@ class TooManyTurns(AppError):
     retry_after = 5
 
 
+class RateLimitExceeded(AppError):
+    """`details` is `{limit_type, limit, retry_after}`."""
+
+    status, code, message = 429, "rate_limit_exceeded", "Too many requests. Please slow down."
+
+
+class QuotaExceeded(AppError):
+    """`details` is `{limit_type, limit, used, resets_at}`."""
+
+    status, code, message = 429, "quota_exceeded", "The quota of this day is used up"
+
+
 class ModelQuotaExhausted(AppError):
     status, code, message = 429, "ai_rate_limited", "The language model refuses for quota. Please try again later."
     retry_after = 30
@@ -152,6 +164,11 @@ class ModelQuotaExhausted(AppError):
 class ServiceUnavailable(AppError):
     status, code, message = 503, "service_unavailable", "The service cannot do this right now"
     retry_after = 5
+
+
+class Overloaded(ServiceUnavailable):
+    code, message = "overloaded", "Too many requests are waiting; nothing was stored. Please try again in a moment."
+    retry_after = 2
 
 
 class StorageFull(ServiceUnavailable):
