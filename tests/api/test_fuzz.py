@@ -1,7 +1,11 @@
-"""Requests that nobody would write, made from the OpenAPI document: no 5xx, and no answer that is not documented."""
+"""Requests that nobody would write, made from the OpenAPI document: no 5xx, and no answer that is not documented.
+
+One test asks each operation by itself, the other strings them together, each step with what the last ones answered.
+"""
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +19,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
+from schemathesis.core.transport import Response
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -28,6 +33,8 @@ from tests.service import FakeModel, Service, token
 # For one database; the suite has two.
 SECONDS = 45.0
 ROUND = 4  # requests between two looks at the clock
+STEPS = 15  # of one sequence
+SEQUENCE_SECONDS = 30.0
 # The first is about our own failures.
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
@@ -105,9 +112,7 @@ def fuzz(
         if is_known and case.path_parameters:
             case.path_parameters.update({name: known[name] for name in case.path_parameters if name in known})
         response = case.call(base_url=person.service.url, session=person.session, timeout=40)
-        # A vendor's answer that cannot be used is no fault of the route.
-        is_vendors = response.status_code == 503 and response.json()["error"] == "ai_unavailable"
-        case.validate_response(response, checks=CHECKS[1:] if is_vendors else CHECKS)
+        check(response, case)
         sent += 1
 
     try:
@@ -117,3 +122,47 @@ def fuzz(
     except Unsatisfiable:  # texts only, and every text is one: it cannot be asked wrongly
         assert mode is GenerationMode.NEGATIVE, operation.label
     return sent
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_made_up_sequences_get_documented_answers(service: Service, document: Document, person: Person) -> None:
+    answered: Counter[str] = Counter()
+    machine = schemathesis.openapi.from_dict(document.document).as_state_machine()
+
+    class Sequence(machine):  # type: ignore[misc, valid-type]  # a class made from the document
+        def before_call(self, case: "schemathesis.Case[Any]") -> None:
+            # What a sequence begins with: nobody guesses the id of a persona.
+            if isinstance(case.body, dict) and "influencer_id" in case.body:
+                case.body["influencer_id"] = person.influencer_id
+
+        def get_call_kwargs(self, case: "schemathesis.Case[Any]") -> dict[str, Any]:
+            return {"base_url": service.url, "session": person.session, "timeout": 40}
+
+        def validate_response(self, response: Response, case: "schemathesis.Case[Any]", **_: Any) -> None:
+            check(response, case)
+            if response.status_code < 300:
+                answered[case.operation.label] += 1
+
+    until = time.monotonic() + SEQUENCE_SECONDS
+    while time.monotonic() < until:
+        Sequence.run(
+            settings=settings(
+                max_examples=ROUND,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+        )
+    # It came to where only an id leads that was answered before.
+    assert answered["GET /api/v1/chat/conversations/{conversation_id}/messages"], answered
+    assert httpx2.get(f"{service.url}/health").json()["status"] == "healthy"
+
+
+def check(response: Response, case: "schemathesis.Case[Any]") -> None:
+    """Raises when the answer is not one that the document has, or a failure of ours."""
+    # A vendor's answer that cannot be used is no fault of the route.
+    is_vendors = response.status_code == 503 and response.json()["error"] == "ai_unavailable"
+    case.validate_response(response, checks=CHECKS[1:] if is_vendors else CHECKS)
