@@ -114,12 +114,14 @@ def text_of(events: list[Event]) -> str:
 class Api:
     """One user. Every answer that passes through `request` is checked against the document."""
 
-    def __init__(self, url: str, document: Document, user_id: str | None = None) -> None:
+    def __init__(
+        self, url: str, document: Document, user_id: str | None = None, verify: ssl.SSLContext = PLAIN
+    ) -> None:
         self.url = url
         self.document = document
         self.user_id = user_id or f"user-{uuid.uuid4()}"
         self.http = httpx2.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {token(self.user_id)}"}, timeout=60, verify=PLAIN
+            base_url=url, headers={"Authorization": f"Bearer {token(self.user_id)}"}, timeout=60, verify=verify
         )
 
     async def close(self) -> None:

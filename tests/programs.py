@@ -57,6 +57,11 @@ def chromium_binary() -> str | None:
     return found or (str(CHROMIUM_ON_MACOS) if CHROMIUM_ON_MACOS.exists() else None)
 
 
+def nginx_binary() -> str | None:
+    """Path of nginx, which Debian keeps where only root's PATH looks."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
 def postgres_binaries() -> Path | None:
     """The folder with `initdb` and `postgres`: on PATH, or the newest where Debian and Ubuntu hide it from PATH."""
     on_path = shutil.which("initdb")

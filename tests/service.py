@@ -176,7 +176,7 @@ class FakeModel:
 
     def tell(self, **wishes: Any) -> None:
         """`default`, `script` (one behaviour per coming call), `models` (by name), `kinds` (`chat`, `transcription`,
-        `picture`): see fakes/model_server.py."""
+        `picture`), `release` (so many events of answers that are held): see fakes/model_server.py."""
         self._client.post("/control", json=wishes).raise_for_status()
 
     def state(self) -> dict[str, int]:

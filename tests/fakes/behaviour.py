@@ -38,6 +38,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Time.
     first_byte_delay: float = 0.0
     chunk_delay: float = 0.0
+    is_held: bool = False  # each event waits until control releases it
 
     # How it ends. `finish_reason` None: the stream ends without one.
     finish_reason: str | None = NATURAL

@@ -5,9 +5,7 @@ As a program:   python -m tests.fakes.model_server --port 0     (prints its addr
 
 Each call takes the next behaviour of the script, else the one of its model, else the one of its kind (chat, structured
 for JSON of a schema, transcription, picture), else the default. Over HTTP the same is set by `POST /control {"default":
-{…}, "script": [{…}], "models": {"name": {…}}, "kinds": {"picture": {…}}, "reset": true}`; `GET /control` counts, `GET
-/control/requests` shows what was received. Whether the fake is honest is proved with the vendors' own clients in
-tests/clients/test_fake_is_honest.py; Replicate's is not installed, its wire is what its documentation says.
+{…}, "script": [{…}], "models": XX
 """
 
 import argparse
@@ -59,6 +57,7 @@ class FakeModelServer:
         self.open_streams = 0
         self.peak_streams = 0
         self.disconnects = 0
+        self.released = asyncio.Semaphore(0)  # events of held answers that may leave
         self.pictures.reset()
 
     @property
@@ -279,6 +278,8 @@ class FakeModelServer:
                 await asyncio.Event().wait()  # until the client leaves
             if packet.pause:
                 await asyncio.sleep(packet.pause)
+            if behaviour.is_held:
+                await self.released.acquire()
             data = packet.data
             if behaviour.cut_after_bytes is not None and sent + len(data) >= behaviour.cut_after_bytes:
                 await response.write(data[: behaviour.cut_after_bytes - sent])
@@ -305,6 +306,8 @@ class FakeModelServer:
         self.models.update(wish.models)
         self.kinds.update(wish.kinds)
         self.script.extend(wish.script)
+        for _ in range(wish.release):
+            self.released.release()
         return await self._get_control(request)
 
     async def _get_control(self, _request: web.Request) -> web.Response:
@@ -329,6 +332,7 @@ class _Control(msgspec.Struct, forbid_unknown_fields=True):
     script: list[Behaviour] = []
     models: dict[str, Behaviour] = {}
     kinds: dict[Kind, Behaviour] = {}
+    release: int = 0
     reset: bool = False
 
 
