@@ -36,6 +36,7 @@ from yral_chat.services.media import MediaService
 from yral_chat.services.memories import MemoryService
 from yral_chat.services.moderation import ModerationService
 from yral_chat.services.notifications import NotificationService
+from yral_chat.services.overload import Admission
 from yral_chat.services.people import PeopleService
 from yral_chat.services.pictures import PictureService
 from yral_chat.services.preferences import PreferenceService
@@ -66,8 +67,13 @@ class Resources:
             ttl_seconds=settings.cache_ttl_seconds,
         )
         self.database: Database = create_database(
-            settings.resolved_database_url, pool_size=settings.database_pool_size, media_url=self._media_url
+            settings.resolved_database_url,
+            pool_size=settings.database_pool_size,
+            media_url=self._media_url,
+            max_waiting=settings.database_max_waiting,
         )
+        self.running_turns = RunningTurns()
+        self.admission = Admission(settings, self.database, self._count_turns)
         self.model: ModelChain = build_model(settings)
         self.transcriber = build_transcriber(settings)
         self.image_model = build_image_model(settings)
@@ -78,7 +84,13 @@ class Resources:
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
         self.public_files = PublicFiles()
         self.media = MediaService(
-            settings, self.database, self.storage, self.public_files, self.cache, wake_jobs=self.jobs.wake
+            settings,
+            self.database,
+            self.storage,
+            self.public_files,
+            self.cache,
+            admission=self.admission,
+            wake_jobs=self.jobs.wake,
         )
         self.characters = self._build_characters()
         self.revisions = RevisionService(self.database, self.influencers, self.moderation)
@@ -95,6 +107,7 @@ class Resources:
             self.model,
             self.turns,
             self.moderation,
+            admission=self.admission,
             wake_jobs=self.jobs.wake,
         )
         background = BackgroundModel(self.model, self.metrics, is_offline="offline" in self.model.circuits())
@@ -142,13 +155,19 @@ class Resources:
 
     def _build_characters(self) -> CharacterService:
         generator = Generator(
-            self.settings, self.database, self.model, self.image_model, self.media, wake_jobs=self.jobs.wake
+            self.settings,
+            self.database,
+            self.model,
+            self.image_model,
+            self.media,
+            admission=self.admission,
+            wake_jobs=self.jobs.wake,
         )
         return CharacterService(self.settings, self.database, self.influencers, generator, self.media, self.moderation)
 
     def _build_engine(self) -> TurnEngine:
         """What works on turns: on replies, and on pictures."""
-        settings, running_turns = self.settings, RunningTurns()
+        settings, running_turns = self.settings, self.running_turns
         hearing = Hearing(self.database, self.hub, self.media, self.transcriber)
         replies = ReplyWork(
             settings,
@@ -172,7 +191,9 @@ class Resources:
             self.moderation,
         )
         works: dict[TurnKind, TurnWork] = {"reply": replies, "picture": pictures}
-        return TurnEngine(settings, self.database, self.hub, self.metrics, self.jobs.wake, running_turns, works)
+        return TurnEngine(
+            settings, self.database, self.hub, self.metrics, self.jobs.wake, running_turns, works, self.admission
+        )
 
     def _build_notifications(self) -> NotificationService:
         settings = self.settings
@@ -189,6 +210,10 @@ class Resources:
             self.database, self.hub, self.profiles, self.engine.list_handed_over, push=push, operator=operator
         )
 
+    def _count_turns(self) -> int:
+        """What is asked of the models for people who wait."""
+        return len(self.running_turns) + self.completions.count()
+
     def _media_url(self, reference: str) -> str:
         """The address that clients are given for a file."""
         return reference if is_external(reference) else self.storage.url(reference)
@@ -202,6 +227,12 @@ class Resources:
         """Lets the metrics ask what others count."""
         self.metrics.watch_cache("main", self.cache.counters)
         self.metrics.db_pool_in_use.set_function(lambda: self.database.pool()[1])
+        for name in self.database.waiting():
+            self.metrics.watch_queue(
+                name,
+                lambda name=name: self.database.waiting()[name].units,  # type: ignore[misc]
+                lambda name=name: self.database.waiting()[name].seconds,  # type: ignore[misc]
+            )
         levels = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
         for provider, circuits in self.model.circuits().items():
             for model, breaker in circuits.items():
@@ -230,6 +261,7 @@ class Resources:
                 logger.info("personas.seeded", count=seeded)
             await self.database.write(lambda uow: uow.jobs.free_all())
             await self.accounts.replay_erasures()
+            self.admission.start()
             await self.engine.start()
         except AppError as error:
             await self.database.close()
@@ -249,6 +281,7 @@ class Resources:
         if not self.engine.is_draining:
             await self.engine.drain(0)
         self.hub.close_all()
+        await self.admission.close()
         await self.engine.close()
         await self.completions.close()
         await self.jobs.close()

@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from loguru import logger
 
+from yral_chat.connections import Bounds, Sweeper, bounded_by, most_connections
 from yral_chat.core.config import Settings
 from yral_chat.main import create_app
 from yral_chat.resources import Resources
@@ -18,7 +19,9 @@ from yral_chat.resources import Resources
 # After draining, what still hangs on a connection (a stuck reader) is cut.
 CUT_SECONDS = 5
 MAX_FRAME_BYTES = 4096  # of a client's WebSocket frame; contract section 10.1
+# What the kernel keeps until we accept it; beyond it refuses by itself.
 BACKLOG = 2048
+TICKS_PER_SWEEP = 10  # uvicorn ticks ten times a second
 # A chat in the terminal that ends in the middle of a reply does not wait for it; the next start goes on with it.
 GUEST_DRAIN_SECONDS = 2
 
@@ -36,12 +39,18 @@ class DrainingServer(uvicorn.Server):
         self._on_ready = on_ready
         self._drain: asyncio.Task[None] | None = None
         self._is_hurried = False
+        self._sweeper = Sweeper(self.server_state.connections, resources.settings.slow_client_seconds)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             _keep_what_is_loaded()
             self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_PER_SWEEP == 0:
+            self._sweeper.sweep(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -144,10 +153,13 @@ async def serving_here(settings: Settings) -> AsyncIterator[Resources]:
 
 
 def _config(settings: Settings, resources: Resources) -> uvicorn.Config:
+    bounds = Bounds(
+        most_connections(settings.max_connections), settings.slow_client_seconds, resources.metrics.overload_refused
+    )
     return uvicorn.Config(
         create_app(settings, resources),
         lifespan="on",
-        http="httptools",
+        http=bounded_by(bounds),
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME_BYTES,
         ws_ping_interval=settings.ws_ping_seconds,

@@ -18,13 +18,15 @@ from yral_chat.core.config import Settings
 from yral_chat.db.database import Database
 from yral_chat.services.media import MediaService
 from yral_chat.services.media.images import clean_image
+from yral_chat.services.overload import Admission
 
 
 @pytest.fixture
 async def media(database: Database, tmp_path: Path) -> AsyncIterator[MediaService]:
     settings = Settings(_env_file=None, environment="test", data_dir=tmp_path)
-    files = PublicFiles()
-    yield MediaService(settings, database, StorageService(settings, b""), files, LRUCache(), wake_jobs=lambda: None)
+    files, storage = PublicFiles(), StorageService(settings, b"")
+    admission = Admission(settings, database, lambda: 0)
+    yield MediaService(settings, database, storage, files, LRUCache(), admission=admission, wake_jobs=lambda: None)
     await files.close()
 
 

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from yral_chat.core.errors import AppError, BadRequest, Invalid, NotFound, envelope
-from yral_chat.core.logging import correlation_id
+from yral_chat.core.errors import AppError, BadRequest, Invalid, NotFound, Overloaded, envelope
+from yral_chat.core.logging import correlation_id, log
 
 MAX_LISTED_ERRORS: Final = 50
 # A location may contain keys that the client made up.
@@ -73,15 +73,24 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     """Renders every error of `app` and corrects what its OpenAPI document says of validation errors."""
     app.exception_handler(AppError)(_on_app_error)
+    app.exception_handler(MemoryError)(_on_memory_error)
     app.exception_handler(RequestValidationError)(_on_validation_error)
     app.exception_handler(HTTPException)(_on_http_exception)
     _document_validation_errors(app)
 
 
 async def _on_app_error(request: Request, error: AppError) -> Response:
+    if isinstance(error, Overloaded):
+        request.state.overload_reason = error.reason  # for middleware/gate.py, which counts
     response = _rendered(request, error.status, error.code, error.message, error.details, error.retry_after)
     response.headers.update(error.headers)
     return response
+
+
+async def _on_memory_error(request: Request, error: MemoryError) -> Response:  # noqa: ARG001 - Starlette's signature
+    """What was asked for takes more memory than there is now; with its frames it is given back."""
+    log.warning("request.out_of_memory", endpoint=getattr(request.scope.get("route"), "path", ""))
+    return await _on_app_error(request, Overloaded("memory"))
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
@@ -95,6 +104,8 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     """The framework's own refusals: unknown path, wrong method, unreadable body."""
     if isinstance(error.__cause__, AppError):  # raised while the body was read; FastAPI wrapped it
         return await _on_app_error(request, error.__cause__)
+    if isinstance(error.__cause__, MemoryError):
+        return await _on_memory_error(request, error.__cause__)
     if _is_unreadable_json(request, error):
         return await _on_app_error(request, _json_invalid(error.__cause__))
     code = _CODES.get(error.status_code, "internal_server_error" if error.status_code >= 500 else BadRequest.code)

@@ -14,6 +14,7 @@ from python_multipart.exceptions import FileError, FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from yral_chat.core import deadlines
 from yral_chat.core.errors import BadRequest, PayloadTooLarge, StorageFull, StorageUnavailable
 from yral_chat.core.ids import new_id
 
@@ -48,7 +49,9 @@ async def received_form(
     place = folder / new_id()
     try:
         place.mkdir(parents=True)
-        yield await _receive(request, place, limit_of)
+        form = await _receive(request, place, limit_of)
+        deadlines.restart()
+        yield form
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull from error

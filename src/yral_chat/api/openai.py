@@ -1,7 +1,6 @@
 """Personas for clients of OpenAI's API: models, and chat completions (contract section 15)."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from typing_extensions import TypedDict, TypeVar
 from yral_chat.api.deps import Caller, Id, IdempotencyKey, Services, Text, checked_key, json_response, whole
 from yral_chat.api.errors import errors
 from yral_chat.api.event_stream import EventStreamResponse, until_gone
+from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError, ContentBlocked, Invalid, envelope
 from yral_chat.core.logging import correlation_id
 from yral_chat.services.completions import Answer, Finish, FinishReason, Line, LineRole, Wish
@@ -150,7 +150,6 @@ async def create_chat_completion(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """An influencer's answer, within 28 seconds or as a stream."""
-    started = time.monotonic()
     wish = _wish(body)
     conversation_id = body.metadata.conversation_id if body.metadata is not None else None
     if conversation_id is None:
@@ -162,8 +161,7 @@ async def create_chat_completion(
     try:
         if body.stream:
             return await _streamed(request, answer, body.stream_options or StreamOptions())
-        rest = services.settings.send_timeout_seconds - (time.monotonic() - started)
-        return await _whole(request, answer, max(0.0, rest))
+        return await _whole(request, answer, deadlines.to_wait(services.settings.send_timeout_seconds))
     except AppError as error:
         error.headers = _headers(answer)
         if error.status == 409:

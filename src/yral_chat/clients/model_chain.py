@@ -180,7 +180,8 @@ def _vendor_models(settings: Settings) -> list[NamedModel]:
     from yral_chat.clients.openai import OpenAIClient
     from yral_chat.clients.vendor_http import VendorHttp
 
-    http = VendorHttp()
+    # Beside the reply to a message there may be a judge, and what is drawn from it afterwards.
+    http = VendorHttp(max_connections=2 * settings.max_turns)
     models: list[NamedModel] = [
         GeminiClient(
             api_key=secret(settings.gemini_api_key),

@@ -50,9 +50,17 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] | None = None
     shutdown_grace_seconds: float = Field(25, ge=0, le=600)
 
+    # how much at once
+    max_connections: int = Field(4096, ge=1, le=1_000_000)
+    max_turns: int = Field(1000, ge=1, le=100_000)
+    max_requests_per_user: int = Field(20, ge=1, le=10_000)
+    overload_seconds: float = Field(1, gt=0, le=600)
+    slow_client_seconds: float = Field(20, gt=0, le=600)
+
     # the database
     database_url: SecretStr | None = None
     database_pool_size: int = Field(10, ge=1, le=20)
+    database_max_waiting: int = Field(1000, ge=1, le=1_000_000)
     redis_url: SecretStr | None = None
     broker_url: SecretStr | None = None
 

@@ -1,7 +1,8 @@
 """Every refusal the product can state, with its status and wire code (contract section 2).
 
 AppError
-├── BadRequest 400 ── Unauthorized 401 ── Forbidden 403 ── NotFound 404 ── PayloadTooLarge 413 ── UnsupportedMedia 415
+├── BadRequest 400 ─ RequestTooSlow 408, AddressTooLong 414, HeadTooLarge 431
+├── Unauthorized 401 ── Forbidden 403 ── NotFound 404 ── PayloadTooLarge 413 ── UnsupportedMedia 415
 ├── Conflict 409 ─ IdempotencyConflict, TurnCancelled, NotStreamable
 ├── Invalid 422 ─ ContentBlocked
 ├── TooManyTurns 429, RateLimitExceeded 429, QuotaExceeded 429, ModelQuotaExhausted 429
@@ -37,6 +38,18 @@ class AppError(Exception):
 
 class BadRequest(AppError):
     status, code, message = 400, "bad_request", "The request could not be read"
+
+
+class RequestTooSlow(BadRequest):
+    status, message = 408, "The request did not arrive in time"
+
+
+class AddressTooLong(BadRequest):
+    status, message = 414, "The address is too long"
+
+
+class HeadTooLarge(BadRequest):
+    status, message = 431, "The headers are too many or too long"
 
 
 class Unauthorized(AppError):
@@ -167,8 +180,14 @@ class ServiceUnavailable(AppError):
 
 
 class Overloaded(ServiceUnavailable):
+    """`reason` says what is full: one of the labels of `overload_refusals_total` (docs/operations.md)."""
+
     code, message = "overloaded", "Too many requests are waiting; nothing was stored. Please try again in a moment."
     retry_after = 2
+
+    def __init__(self, reason: str = "other") -> None:
+        self.reason = reason
+        super().__init__()
 
 
 class StorageFull(ServiceUnavailable):

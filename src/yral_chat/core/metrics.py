@@ -69,6 +69,11 @@ class Metrics:
         self._circuits = self._gauge("circuit_breaker_state", "0 closed, 1 half-open, 2 open", "service")
         self.ws_connections = self._gauge("ws_connections", "Open WebSockets")
         self._refusals = self._counter("rate_limit_exceeded_total", "Refused for a limit", "limit_type")
+        self._overload = self._counter("overload_refusals_total", "Refused because too much waits or runs", "reason")
+        self._queue_depth = self._gauge("database_queue_depth", "Units that wait for a database thread", "queue")
+        self._queue_seconds = self._gauge(
+            "database_queue_oldest_seconds", "How long the first of them has waited", "queue"
+        )
         self._moderation = self._counter("moderation_total", "Decisions of the rules", "rule_kind", "outcome")
         self.db_pool_in_use = self._gauge("db_pool_in_use", "Database connections in use")
         self.jobs_failed = self._counter("jobs_failed_total", "Failed runs of jobs and chores", "name")
@@ -118,6 +123,15 @@ class Metrics:
 
     def limit_refused(self, limit_type: str) -> None:
         self._refusals.labels(limit_type).inc()
+
+    def overload_refused(self, reason: str) -> None:
+        """`reason`: see `Overloaded`."""
+        self._overload.labels(reason).inc()
+
+    def watch_queue(self, name: str, depth: Callable[[], float], seconds: Callable[[], float]) -> None:
+        """Both are asked at each scrape."""
+        self._queue_depth.labels(name).set_function(depth)
+        self._queue_seconds.labels(name).set_function(seconds)
 
     def moderated(self, rule_kind: str, outcome: str) -> None:
         """`outcome` is `blocked`, `crisis`, `suspicious`, `refused` (a persona), `stopped` (a reply that gave away the

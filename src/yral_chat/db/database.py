@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from loguru import logger
 
@@ -121,8 +121,18 @@ class UnitOfWork:
         return callbacks
 
 
+class Waiting(NamedTuple):
+    """A line of units in front of database threads."""
+
+    units: int
+    seconds: float  # that the first of them has waited
+
+
 class Database(Protocol):
-    """What services see. Errors: AppError of the unit itself, StorageFull, ServiceUnavailable."""
+    """What services see. Errors: AppError of the unit itself, StorageFull, ServiceUnavailable; Overloaded for a unit
+    of a client (core/deadlines.py) that finds the line full, or whose deadline has passed before it began: it has not
+    run.
+    """
 
     dialect: str
 
@@ -150,6 +160,10 @@ class Database(Protocol):
         """(size, in use) of the connections."""
         ...
 
+    def waiting(self) -> dict[str, Waiting]:
+        """The lines in front of them, by name."""
+        ...
+
 
 class DatabaseInUse(Exception):
     """Another process serves this database."""
@@ -162,7 +176,7 @@ class DatabaseUnusable(Exception):
 class Work:
     """One unit on its way through a database thread. The future belongs to the event loop."""
 
-    __slots__ = ("args", "callbacks", "fn", "future", "is_committing", "kwargs", "outcome")
+    __slots__ = ("args", "callbacks", "deadline", "fn", "future", "is_committing", "kwargs", "outcome")
 
     def __init__(
         self,
@@ -177,6 +191,7 @@ class Work:
         self.future = future
         self.callbacks: list[AfterCommit] = []
         self.outcome: tuple[Any, BaseException | None] = (None, None)
+        self.deadline: float | None = None  # of whoever waits for it, `time.monotonic()`; None: it is owed
         self.is_committing = False  # from here on a lost connection leaves open whether the unit took effect
 
     def run(self, uow: UnitOfWork) -> None:

@@ -7,7 +7,6 @@ order as SQLite's single writer. Deadlocks and serialisation failures run the un
 import asyncio
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, Concatenate
 
 from loguru import logger
@@ -17,9 +16,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Work
+from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Waiting, Work
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.messages import MediaUrl
+from yral_chat.db.waiting import MAX_WAITING, Line, begin
 
 ATTEMPTS = 5
 # https://www.postgresql.org/docs/15/errcodes-appendix.html
@@ -102,16 +102,32 @@ def is_disconnect(error: Exception) -> bool:
     return state == "53300" or state.startswith(("08", "57P0"))
 
 
+class _Unit(Work):
+    __slots__ = ("is_read",)
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        future: "asyncio.Future[Any]",
+        *,
+        is_read: bool,
+    ) -> None:
+        super().__init__(fn, args, kwargs, future)
+        self.is_read = is_read
+
+
 class PostgresDatabase:
     """See `Database`."""
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, *, pool_size: int, media_url: MediaUrl = str) -> None:
+    def __init__(self, url: str, *, pool_size: int, media_url: MediaUrl = str, max_waiting: int = MAX_WAITING) -> None:
         self._url = url
         self._media_url = media_url
         self._size = pool_size
-        self._queue: SimpleQueue[tuple[Work, bool] | None] = SimpleQueue()
+        self._line: Line[_Unit] = Line(max_waiting)
         self._threads: list[threading.Thread] = []
         self._engine = create_postgres_engine(url, pool_size)
         self._lock_connection: Connection | None = None
@@ -179,8 +195,7 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         self._is_open = False
-        for _ in self._threads:
-            self._queue.put(None)
+        self._line.end(len(self._threads))
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         self._threads.clear()
@@ -197,6 +212,9 @@ class PostgresDatabase:
     def pool(self) -> tuple[int, int]:
         return self._size, self._busy
 
+    def waiting(self) -> dict[str, Waiting]:
+        return {"all": self._line.waiting()}
+
     async def read(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._submit(fn, args, kwargs, is_read=True)
 
@@ -211,21 +229,23 @@ class PostgresDatabase:
         if self._is_displaced:
             raise ServiceUnavailable("Another process serves this database", details={"service": "database"})
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put((Work(fn, args, kwargs, future), is_read))
+        self._line.join(_Unit(fn, args, kwargs, future, is_read=is_read))
         return future
 
     def _work_forever(self) -> None:
         connection: Connection | None = None
         uow: UnitOfWork | None = None
-        while (item := self._queue.get()) is not None:
-            work, is_read = item
+        while (work := self._line.take()) is not None:
+            if not begin((work,)):
+                self._deliveries.post(work)
+                continue
             self._busy += 1
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     if connection is None or uow is None:
                         connection = self._engine.connect()
                         uow = UnitOfWork(Executor(connection), self._media_url)
-                    self._run(connection, uow, work, is_read=is_read)
+                    self._run(connection, uow, work)
                     break
                 except Exception as error:  # noqa: BLE001 - the thread must live; the caller gets the error
                     is_lost = is_disconnect(error)
@@ -254,12 +274,12 @@ class PostgresDatabase:
         return False
 
     @staticmethod
-    def _run(connection: Connection, uow: UnitOfWork, work: Work, *, is_read: bool) -> None:
+    def _run(connection: Connection, uow: UnitOfWork, work: _Unit) -> None:
         work.is_committing = False
         with connection.begin() as transaction:
-            if is_read:
+            if work.is_read:
                 # One snapshot for all statements of a read, as on SQLite.
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             work.run(uow)
-            work.is_committing = not is_read
+            work.is_committing = not work.is_read
             transaction.commit()

@@ -12,7 +12,6 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any, Concatenate
 
@@ -21,10 +20,12 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
+from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Work
+from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Waiting, Work
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.messages import MediaUrl
+from yral_chat.db.waiting import MAX_WAITING, Line, begin
 
 READERS = 2
 # Units that share one commit. Bounds how long the first of them waits for the last.
@@ -171,11 +172,11 @@ class SQLiteDatabase:
 
     dialect = "sqlite"
 
-    def __init__(self, url: str, media_url: MediaUrl = str) -> None:
+    def __init__(self, url: str, media_url: MediaUrl = str, *, max_waiting: int = MAX_WAITING) -> None:
         self.path = database_path(url)
         self._media_url = media_url
-        self._writes: SimpleQueue[Work | None] = SimpleQueue()
-        self._reads: SimpleQueue[Work | None] = SimpleQueue()
+        self._writes: Line[Work] = Line(max_waiting)
+        self._reads: Line[Work] = Line(max_waiting)
         self._threads: list[threading.Thread] = []
         self._engines: list[Engine] = []
         self._busy = 0
@@ -217,9 +218,8 @@ class SQLiteDatabase:
     async def close(self) -> None:
         """Finishes what was queued, then closes files and frees the lock."""
         self._is_open = False
-        self._writes.put(None)
-        for _ in range(READERS):
-            self._reads.put(None)
+        self._writes.end()
+        self._reads.end(READERS)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         self._threads.clear()
@@ -232,6 +232,9 @@ class SQLiteDatabase:
     def pool(self) -> tuple[int, int]:
         return READERS + 1, self._busy
 
+    def waiting(self) -> dict[str, Waiting]:
+        return {"writes": self._writes.waiting(), "reads": self._reads.waiting()}
+
     async def read(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._submit(self._reads, fn, args, kwargs)
 
@@ -241,33 +244,35 @@ class SQLiteDatabase:
     async def scrub(self) -> bool:
         """By the writer, which alone checkpoints. False when a reader kept it from emptying the log."""
         checkpoint = Checkpoint(self._loop.create_future())
-        self._writes.put(checkpoint)
+        with deadlines.owed():
+            self._writes.join(checkpoint)
         is_empty: bool = await checkpoint.future
         return is_empty
 
     def _submit(
-        self, queue: "SimpleQueue[Work | None]", fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, line: Line[Work], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> "asyncio.Future[T]":
         if not self._is_open:
             raise ServiceUnavailable("The database is closed", details={"service": "database"})
         future: asyncio.Future[T] = self._loop.create_future()
-        queue.put(Work(fn, args, kwargs, future))
+        line.join(Work(fn, args, kwargs, future))
         return future
 
     def _read_forever(self, connection: Connection) -> None:
         uow = UnitOfWork(Executor(connection), self._media_url)
-        begin = connection.connection.cursor()
-        while (first := self._reads.get()) is not None:
+        cursor = connection.connection.cursor()
+        while (first := self._reads.take()) is not None:
             self._busy += 1
-            group, is_last = self._with_waiting(self._reads, first, MAX_READ_GROUP)
+            group, is_last = self._reads.take_more(first, MAX_READ_GROUP)
+            wanted = begin(group)
             # Everybody in the group asked before this snapshot is taken, so that each sees what was committed before.
             try:
-                begin.execute("BEGIN")
+                cursor.execute("BEGIN")
             except Exception as error:  # noqa: BLE001 - as below; the thread must live
-                for work in group:
+                for work in wanted:
                     work.fail(translate(error))
             else:
-                for work in group:
+                for work in wanted:
                     self._read(uow, work)
             self._roll_back(connection)
             self._deliveries.post(*group)
@@ -283,26 +288,12 @@ class SQLiteDatabase:
         except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it
             work.fail(translate(error))
 
-    @staticmethod
-    def _with_waiting(queue: "SimpleQueue[Work | None]", first: Work, most: int) -> tuple[list[Work], bool]:
-        """`first` and what waits behind it, and whether the queue has ended."""
-        group = [first]
-        while len(group) < most:
-            try:
-                work = queue.get_nowait()
-            except Empty:
-                break
-            if work is None:
-                return group, True
-            group.append(work)
-        return group, False
-
     def _write_forever(self, connection: Connection) -> None:
         uow = UnitOfWork(Executor(connection), self._media_url)
-        while (first := self._writes.get()) is not None:
+        while (first := self._writes.take()) is not None:
             self._busy += 1
-            group, is_last = self._with_waiting(self._writes, first, MAX_GROUP)
-            if units := [work for work in group if not isinstance(work, Checkpoint)]:
+            group, is_last = self._writes.take_more(first, MAX_GROUP)
+            if units := [work for work in begin(group) if not isinstance(work, Checkpoint)]:
                 self._commit_group(connection, uow, units)
             for work in group:
                 if isinstance(work, Checkpoint):

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from yral_chat.core.errors import PayloadTooLarge, envelope
+from yral_chat.core.errors import AppError, PayloadTooLarge, envelope
 from yral_chat.core.logging import correlation_id
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -33,7 +33,7 @@ class BodyLimitMiddleware:
         limit = self._limit_of(scope["path"])
         announced = _content_length(scope)
         if announced is not None and announced > limit:
-            await _refuse(limit, scope, receive, send)
+            await refuse(_too_large(limit), scope, receive, send)
         elif announced is None and not _is_bodyless(scope):
             await self._count(limit, scope, receive, send)
         else:  # the server itself holds a body to its announced length
@@ -69,17 +69,19 @@ class BodyLimitMiddleware:
             # FastAPI's handlers have rendered it unless it was read outside of a route.
             if has_started:
                 raise
-            await _refuse(limit, scope, receive, send)
+            await refuse(_too_large(limit), scope, receive, send)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(details={"limit": limit, "unit": "bytes"})
 
 
-async def _refuse(limit: int, scope: Scope, receive: Receive, send: Send) -> None:
-    error = _too_large(limit)
+async def refuse(error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with `error` from outside of a route."""
+    scope.setdefault("state", {})["error_code"] = error.code  # for the access log
     body = envelope(error.code, error.message, error.details, correlation_id.get())
-    await Response(body, error.status, media_type="application/json")(scope, receive, send)
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    await Response(body, error.status, headers, "application/json")(scope, receive, send)
 
 
 def _is_bodyless(scope: Scope) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 
 from yral_chat.clients.images import ImageModel
+from yral_chat.core import deadlines
 from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import Conflict, GenerationTimeout, IdempotencyConflict, ServiceUnavailable
@@ -56,6 +57,7 @@ class PictureService:
     async def wait(self, request_id: str) -> Message:
         """The message with the picture. Raises the refusal that its end means; GenerationTimeout when it may still
         come."""
+        deadlines.extend(self._settings.image_timeout_seconds)
         try:
             async with asyncio.timeout(self._settings.image_timeout_seconds):
                 result = await self._wait(request_id)

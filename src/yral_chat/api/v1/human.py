@@ -1,7 +1,5 @@
 """People who write to people (contract section 13.1)."""
 
-import time
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -44,4 +42,4 @@ async def send_human_message(
     """Sends a message to the other person."""
     message = new_message(services, body, idempotency_key)
     attached = await services.people.send(caller.user_id, conversation_id, message)
-    return await wait(request, services, attached, time.monotonic())
+    return await wait(request, services, attached)

@@ -3,7 +3,6 @@
 A request only attaches to a turn: it waits for its end or relays its events, and may leave at any moment.
 """
 
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -23,6 +22,7 @@ from yral_chat.api.deps import (
 from yral_chat.api.errors import errors
 from yral_chat.api.event_stream import EventStreamResponse
 from yral_chat.api.v1.schemas import SendMessage, SendResult
+from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError, Invalid, NotStreamable
 from yral_chat.core.objects import Message
 from yral_chat.resources import Resources
@@ -67,13 +67,12 @@ async def send_message(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Sends a message and answers with the reply, within 28 seconds; between people there is none."""
-    started = time.monotonic()
     message = new_message(services, body, idempotency_key)
     try:
         attached = await services.turns.send(caller.user_id, conversation_id, message)
     except NotStreamable:  # nobody replies there: a human chat, whose own route it is that its clients use
         attached = await services.people.send(caller.user_id, conversation_id, message)
-    return await wait(request, services, attached, started)
+    return await wait(request, services, attached)
 
 
 @router.post(
@@ -121,9 +120,8 @@ async def regenerate_message(
     stream: Annotated[bool, Query(), absent_when_empty(default=False)] = False,
 ) -> Response:
     """Writes the newest reply anew; a delivered one stays until the new text is complete."""
-    started = time.monotonic()
     attached = await services.turns.regenerate(caller.user_id, conversation_id, message_id)
-    return _stream(services, attached) if stream else await wait(request, services, attached, started)
+    return _stream(services, attached) if stream else await wait(request, services, attached)
 
 
 @router.post("/{message_id}/cancel", response_model=Message, responses=errors(409))
@@ -167,12 +165,11 @@ def _key(body_key: str | None, header: str | None) -> str | None:
     return body_key or header_key
 
 
-async def wait(request: Request, services: Resources, attached: Attached, started: float) -> Response:
-    """The answer to a send that began at `started` (monotonic): both messages, once the reply is there."""
+async def wait(request: Request, services: Resources, attached: Attached) -> Response:
+    """The answer to a send: both messages, once the reply is there."""
     headers = REPLAYED if attached.is_replay else {}
-    rest = services.settings.send_timeout_seconds - (time.monotonic() - started)
     try:
-        result = await services.turns.wait(attached, max(0.0, rest))
+        result = await services.turns.wait(attached, deadlines.to_wait(services.settings.send_timeout_seconds))
     except AppError as error:
         error.headers = headers
         raise

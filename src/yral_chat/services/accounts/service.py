@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from loguru import logger
 
+from yral_chat.core import deadlines
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
@@ -53,6 +54,7 @@ class AccountService:
 
     def export(self, user_id: str) -> AsyncGenerator[bytes, None]:
         """Everything of this person as one JSON document, in pieces."""
+        deadlines.lift()
         exporter = Exporter(self._database, user_id, absolute=self._influencers.absolute, media_url=self._media_url)
         return exporter.write()
 
@@ -64,6 +66,7 @@ class AccountService:
         """
         erasure = Erasure(new_id(), user_id, to_text(now()))
         await self._database.write(_queue, erasure)
+        deadlines.lift()  # what has begun is gone through with
         try:
             await asyncio.to_thread(self._log.append, erasure)
         except AppError:

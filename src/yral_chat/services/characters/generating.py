@@ -18,6 +18,7 @@ from yral_chat.clients.language_model import (
     Persona,
     Picture,
 )
+from yral_chat.core import deadlines
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError, GenerationTimeout
 from yral_chat.core.ids import new_id
@@ -42,6 +43,7 @@ from yral_chat.services.characters.wordings import (
     framed,
 )
 from yral_chat.services.media import MediaService
+from yral_chat.services.overload import Admission
 from yral_chat.services.structured_answers import ask_data, ask_text, refusal_of
 from yral_chat.services.turns.ending import RECORD_JOB
 
@@ -65,6 +67,7 @@ class Generator:
         image_model: ImageModel | None,
         media: MediaService,
         *,
+        admission: Admission,
         wake_jobs: Callable[[], None],
     ) -> None:
         self.is_offline = not settings.has_model_provider
@@ -73,6 +76,7 @@ class Generator:
         self._model = model
         self._image_model = image_model
         self._media = media
+        self._admission = admission
         self._wake_jobs = wake_jobs
 
     async def instructions(self, user_id: str, idea: str) -> str:
@@ -154,8 +158,13 @@ class Generator:
 
     @asynccontextmanager
     async def _call(self, user_id: str) -> AsyncIterator["_Call"]:
-        """Bounds the block in time, turns what models say into refusals, and keeps what they cost."""
+        """Bounds the block in time, turns what models say into refusals, and keeps what they cost.
+
+        Raises Overloaded too.
+        """
+        self._admission.check()
         seconds = self._settings.generation_timeout_seconds
+        deadlines.extend(seconds)
         call = _Call(time.monotonic() + seconds)
         try:
             async with asyncio.timeout(seconds):
@@ -180,7 +189,8 @@ class Generator:
             "listed": 0,
             "calls": [msgspec.to_builtins(call) for call in calls],
         }
-        await self._database.write(lambda uow: uow.jobs.add(RECORD_JOB, payload))
+        with deadlines.owed():
+            await self._database.write(lambda uow: uow.jobs.add(RECORD_JOB, payload))
         self._wake_jobs()
 
 

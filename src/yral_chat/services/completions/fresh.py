@@ -9,6 +9,7 @@ import msgspec
 from loguru import logger
 
 from yral_chat.clients.language_model import Completion, LanguageModel, ModelFailure, ModelRequest, closing_stream
+from yral_chat.core import deadlines
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError, ContentBlocked, GenerationTimeout
@@ -110,7 +111,8 @@ class FreshAnswer:
         database = self._workshop.database
         locale = await database.read(lambda uow: uow.settings.find_locale(self._user_id))
         try:
-            await database.write(self._mark, verdict)
+            with deadlines.owed():
+                await database.write(self._mark, verdict)
         except AppError as error:  # help must not wait for a disk that is full
             logger.error("completion.crisis_not_marked", error=error.code)
         return help_text(locale, verdict.language)

@@ -11,6 +11,7 @@ import msgspec
 from loguru import logger
 
 from yral_chat.clients.language_model import ModelCall
+from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError
 from yral_chat.core.ids import new_id
 from yral_chat.core.metrics import Metrics
@@ -45,6 +46,10 @@ class Ledger:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._recording: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """How many are being written."""
+        return self._in_progress.total()
 
     async def enter(self, user_id: str, influencer_id: str) -> Entry:
         """An answer begins. It counts with the user's turns: both are calls of the model that run.
@@ -101,7 +106,8 @@ class Ledger:
             "calls": [msgspec.to_builtins(call) for call in entry.calls + entry.judging],
         }
         try:
-            await self._database.write(lambda uow: uow.jobs.add(RECORD_JOB, payload))
+            with deadlines.owed():
+                await self._database.write(lambda uow: uow.jobs.add(RECORD_JOB, payload))
             self._wake_jobs()
         except AppError as error:  # a database that is away must not take the answer from whoever waits for it
             logger.error("completion.usage_not_recorded", error=error.code)

@@ -18,6 +18,7 @@ from yral_chat.services.completions.records import Answer, Wish
 from yral_chat.services.completions.turn_answers import TurnAnswer
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.moderation import ModerationService
+from yral_chat.services.overload import Admission
 from yral_chat.services.turns import NewMessage, TurnService
 
 
@@ -35,14 +36,20 @@ class CompletionService:
         model: LanguageModel,
         turns: TurnService,
         moderation: ModerationService,
+        admission: Admission,
         wake_jobs: Callable[[], None],
     ) -> None:
+        self._admission = admission
         self._database = database
         self._cache = cache
         self._influencers = influencers
         self._turns = turns
         self._ledger = Ledger(database, metrics, most_per_user=settings.max_turns_per_user, wake_jobs=wake_jobs)
         self._workshop = Workshop(settings, database, model, moderation, self._ledger, wake_jobs)
+
+    def count(self) -> int:
+        """Answers without a conversation that are being written."""
+        return len(self._ledger)
 
     async def list_models(self) -> bytes:
         """`{object, data}` with the active influencers, newest first, encoded."""
@@ -61,8 +68,9 @@ class CompletionService:
         return (await self._cache.get("influencers:models", load)).body
 
     async def begin(self, user_id: str, wish: Wish) -> Answer:
-        """An answer out of what the caller sends. Raises InfluencerNotFound, ServiceUnavailable;
-        a user who has too many answers written at once learns so from the answer itself."""
+        """An answer out of what the caller sends. Raises InfluencerNotFound, ServiceUnavailable,
+        Overloaded; a user who has too many answers written at once learns so from the answer itself."""
+        self._admission.check()
         influencer = await self._find_influencer(wish.model)
         if self._turns.is_draining:
             raise ServiceUnavailable("The service is restarting. Please try again.", details={"service": "turns"})

@@ -12,16 +12,18 @@ from typing_extensions import TypedDict
 from yral_chat import personas
 from yral_chat.clients.public_files import PublicFiles
 from yral_chat.clients.storage import PUBLIC, StorageService, media_type, owner_prefix
+from yral_chat.core import deadlines
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
-from yral_chat.core.errors import Invalid, StorageUnavailable
+from yral_chat.core.errors import Invalid, Overloaded, StorageUnavailable
 from yral_chat.core.ids import new_id
 from yral_chat.core.objects import Time, is_external
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
 from yral_chat.db.repositories.media import MediaKind, MediaObject
 from yral_chat.services.media.references import References
+from yral_chat.services.overload import Admission
 
 if TYPE_CHECKING:
     from yral_chat.services.media.images import ImageFacts
@@ -34,6 +36,8 @@ MAX_COPY_BYTES = 2 * MEGABYTE
 # Keys in one job: removing them takes seconds at most, so that a lease holds.
 KEYS_PER_JOB = 100
 EXPIRE_AT_ONCE = 500
+# Pictures that wait to be decoded, one after the other: 50 megapixels take most of a second.
+MAX_WAITING_PICTURES = 16
 
 
 class UploadResult(TypedDict):
@@ -58,8 +62,10 @@ class MediaService:
         storage: StorageService,
         public_files: PublicFiles,
         cache: LRUCache,
+        admission: Admission,
         wake_jobs: Callable[[], None],
     ) -> None:
+        self._admission = admission
         self._settings = settings
         self._database = database
         self._storage = storage
@@ -70,6 +76,7 @@ class MediaService:
         self._references = References(storage.key_of, settings.media_allowed_hosts)
         # A large picture takes hundreds of megabytes while it is decoded: one at a time.
         self._decoder = asyncio.Semaphore(1)
+        self._undecoded = 0  # pictures that wait for it, or are there
 
     def limit_of(self, kind: str | None) -> int:
         """The most bytes that an upload of this kind may have; of the larger kind while it is unknown."""
@@ -81,7 +88,10 @@ class MediaService:
         return self._references.reduce(reference, place)
 
     async def upload(self, owner_id: str, kind: MediaKind, path: Path) -> UploadResult:
-        """Recognises, cleans and keeps the file at `path`, which stays the caller's."""
+        """Recognises, cleans and keeps the file at `path`, which stays the caller's. Raises Overloaded too."""
+        self._admission.check()
+        if kind == "image" and self._undecoded > MAX_WAITING_PICTURES:
+            raise Overloaded("pictures")
         stored = await (self._keep_image(owner_id, path) if kind == "image" else self._keep_audio(owner_id, path))
         return {
             "url": self._storage.url(stored.key),
@@ -194,7 +204,8 @@ class MediaService:
         if copy is not None:
             await self._storage.put_file(copy_key(media.key), copy, "image/jpeg")
         await self._storage.put_file(media.key, path, media.mime_type)
-        await self._database.write(lambda uow: uow.media.set_stored(media.key))
+        with deadlines.owed():
+            await self._database.write(lambda uow: uow.media.set_stored(media.key))
 
     async def _copy_of(self, data: bytes) -> bytes:
         path = await asyncio.to_thread(self._write_incoming, data)
@@ -210,12 +221,16 @@ class MediaService:
         from yral_chat.services.media.images import clean_image  # Pillow is a tenth of a second of a start
 
         max_pixels = self._settings.max_image_megapixels * 1_000_000
-        async with self._decoder:
-            work = asyncio.create_task(asyncio.to_thread(clean_image, path, clean, copy, max_pixels=max_pixels))
-            try:
-                return await asyncio.shield(work)
-            finally:
-                await asyncio.wait([work])  # a thread goes on when its turn is stopped, and must be the only one
+        self._undecoded += 1
+        try:
+            async with self._decoder:
+                work = asyncio.create_task(asyncio.to_thread(clean_image, path, clean, copy, max_pixels=max_pixels))
+                try:
+                    return await asyncio.shield(work)
+                finally:
+                    await asyncio.wait([work])  # a thread goes on when its turn is stopped, and must be the only one
+        finally:
+            self._undecoded -= 1
 
     def _mime_type_of_audio(self, data: bytes) -> str:
         from yral_chat.services.media.audio import measure_audio

@@ -12,6 +12,7 @@ from functools import partial
 from loguru import logger
 
 from yral_chat.clients.language_model import ModelCall, ModelFailure
+from yral_chat.core import deadlines
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import (
@@ -29,6 +30,7 @@ from yral_chat.core.objects import Message
 from yral_chat.db.database import Database, T, UnitOfWork
 from yral_chat.db.repositories.turns import StoredTurn, TurnKind
 from yral_chat.realtime.hub import Hub
+from yral_chat.services.overload import Admission
 from yral_chat.services.turns import ending
 from yral_chat.services.turns.records import Ending
 from yral_chat.services.turns.results import TurnResult, deleted, handed_back, result_of
@@ -56,6 +58,7 @@ class TurnEngine:
         wake_jobs: Callable[[], None],
         running_turns: RunningTurns,
         works: Mapping[TurnKind, TurnWork],
+        admission: Admission,
     ) -> None:
         self._database = database
         self._hub = hub
@@ -63,6 +66,7 @@ class TurnEngine:
         self._wake_jobs = wake_jobs
         self._running = running_turns
         self._works = works
+        self._admission = admission
         self.owner = new_id()  # of the leases
         # Found by a sweep at the latest SWEEP_SECONDS after it ended, a lease is still taken over in time.
         stale = settings.turn_stale_seconds
@@ -114,7 +118,11 @@ class TurnEngine:
             await self._database.write(lambda uow: uow.turns.hand_back(self.owner))
 
     async def accept(self, unit: Callable[[UnitOfWork], T]) -> T:
-        """Runs a unit that may begin a turn, and counts it when that is refused for being one too many."""
+        """Runs a unit that may begin a turn, and counts it when that is refused for being one too many.
+
+        Raises Overloaded when the machine is behind.
+        """
+        self._admission.check()
         try:
             return await self._database.write(unit)
         except TooManyTurns as error:
@@ -139,7 +147,8 @@ class TurnEngine:
             live.stop("cancelled")
             await live.finished.wait()
         elif stored is not None:
-            await self._database.write(self._end_unit, stored, None, _cancelled(""), [])
+            with deadlines.owed():
+                await self._database.write(self._end_unit, stored, None, _cancelled(""), [])
             # It may have been launched while this waited: its row is gone, but its model is not yet stopped.
             if (late := self._running.get(message_id)) is not None:
                 late.stop("cancelled")
