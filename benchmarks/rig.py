@@ -15,7 +15,14 @@ from benchmarks import seeding
 from tests.service import FakeModel, Service, token
 
 # Log lines and metrics as in production, so that nothing that costs is left out.
-SETTINGS = {"LOG_LEVEL": "INFO", "LOG_FORMAT": "json", "BREAKER_FAILURES": "1000"}
+SETTINGS = {
+    "LOG_LEVEL": "INFO",
+    "LOG_FORMAT": "json",
+    "BREAKER_FAILURES": "1000",
+    "RATE_LIMIT_ENABLED": "true",
+    "RATE_LIMIT_PER_MINUTE": "1000000",
+    "RATE_LIMIT_PER_HOUR": "10000000",
+}
 # After the last answer the outbox is worked off: jobs within a tenth of a second, counts every two seconds.
 SETTLE_SECONDS = 0.5
 # The settings of `Service` forbid byte code; a service that is started twice has it.

@@ -98,6 +98,8 @@ class Service:
             "OVERLOAD_SECONDS": "60",
             # Each turn would ask the vendor once more; tests/api/test_memories.py switches it on.
             "MEMORIES_ENABLED": "false",
+            # Tests ask more often than people; tests/api/test_rate_limits.py switches it on.
+            "RATE_LIMIT_ENABLED": "false",
             **settings,
         }
         self.running: Process | None = None

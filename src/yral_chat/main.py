@@ -29,12 +29,14 @@ from yral_chat.api.v1 import jobs as job_routes
 from yral_chat.api.v1 import media as uploads
 from yral_chat.api.v2 import conversations as conversations_v2
 from yral_chat.api.v3 import conversations as conversations_v3
+from yral_chat.clients.identity import Identity
 from yral_chat.core.config import Settings
 from yral_chat.core.metrics import Metrics
 from yral_chat.core.version import SERVICE_NAME, VERSION
 from yral_chat.middleware.cors import cors_options
 from yral_chat.middleware.gate import GateMiddleware
 from yral_chat.middleware.limits import BodyLimitMiddleware
+from yral_chat.middleware.rate_limits import RateLimitMiddleware
 from yral_chat.middleware.request_context import RequestContextMiddleware
 from yral_chat.resources import Resources
 from yral_chat.services.cards import MAX_CARD_BYTES
@@ -98,6 +100,7 @@ def create_app(settings: Settings | None = None, opened: Resources | None = None
         redirect_slashes=False,
         middleware=[
             Middleware(RequestContextMiddleware, metrics=metrics, cors=cors_options(settings)),
+            *([Middleware(RateLimitMiddleware)] if settings.rate_limit_enabled else []),
             Middleware(
                 GateMiddleware,
                 metrics=metrics,
@@ -121,6 +124,9 @@ def create_app(settings: Settings | None = None, opened: Resources | None = None
 
 
 def _known_user(scope: Scope, authorization: str) -> str | None:
+    caller = scope["state"].get("caller")  # verified already where requests are counted
+    if isinstance(caller, Identity):
+        return caller.user_id
     resources: Resources = scope["app"].state.resources
     return resources.verifier.known_user(authorization)
 

@@ -15,9 +15,11 @@ from yral_chat.clients.storage import StorageService, load_signing_key
 from yral_chat.clients.transcription import build_transcriber
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.config import Settings
+from yral_chat.core.credentials import ClientAddresses
 from yral_chat.core.errors import AppError, StorageFull
 from yral_chat.core.metrics import Metrics
 from yral_chat.core.objects import is_external
+from yral_chat.core.rate_limits import MemoryRateLimits
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database, DatabaseUnusable
 from yral_chat.db.migrations import migrate
@@ -40,6 +42,7 @@ from yral_chat.services.overload import Admission
 from yral_chat.services.people import PeopleService
 from yral_chat.services.pictures import PictureService
 from yral_chat.services.preferences import PreferenceService
+from yral_chat.services.rate_limits import RateLimitService
 from yral_chat.services.status import StatusService
 from yral_chat.services.summaries import SummaryService
 from yral_chat.services.turns import TurnEngine, TurnService
@@ -60,6 +63,8 @@ class Resources:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.dev_secret = load_dev_secret(settings)
         self.verifier = TokenVerifier(settings, self.dev_secret)
+        self.client_addresses = ClientAddresses(settings.trusted_proxies)
+        self.rate_limits = RateLimitService(settings, MemoryRateLimits(), self.metrics)
         self.storage = StorageService(settings, load_signing_key(settings))
         self.cache = LRUCache(
             max_items=settings.cache_max_items,

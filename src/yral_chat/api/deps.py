@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.responses import Response
 
 from yral_chat.clients.identity import Identity
-from yral_chat.core.errors import Invalid, Unauthorized
+from yral_chat.core.errors import AppError, Invalid, Unauthorized
 from yral_chat.resources import Resources
 
 # These two only draw the OpenAPI document; the checks are ours, with the contract's texts.
@@ -35,9 +35,14 @@ class _SignedIn(SecurityBase):
     scheme_name = bearer.scheme_name
 
     async def __call__(self, request: Request) -> Identity:
-        identity = await _resources(request).verifier.authenticate(request.headers.get("authorization"))
-        request.state.user_id = identity.user_id
-        return identity
+        # Verified already where requests are counted (middleware/rate_limits.py).
+        caller: Identity | AppError | None = request.scope["state"].get("caller")
+        if caller is None:
+            caller = await _resources(request).verifier.authenticate(request.headers.get("authorization"))
+        if isinstance(caller, AppError):
+            raise caller
+        request.state.user_id = caller.user_id
+        return caller
 
 
 class _MaybeSignedIn(SecurityBase):
@@ -62,17 +67,27 @@ async def _operator(
     request: Request, _: Annotated[object, Security(bearer)], __: Annotated[object, Security(admin_key)]
 ) -> None:
     """Open in development and test; elsewhere the metrics token or the admin key."""
-    settings = _resources(request).settings
-    if settings.is_local:
+    resources = _resources(request)
+    if resources.settings.is_local:
         return
+    # These routes are not limited, but neither may they be where a key can be guessed without end.
+    address = resources.client_addresses.key_of(request.scope)
+    await resources.rate_limits.check_guesses(address)
+    wrong = _wrong_credential(request, resources)
+    if wrong is not None:
+        if not {"x-admin-key", "authorization"}.isdisjoint(request.headers):
+            await resources.rate_limits.count_guess(address)
+        raise Unauthorized(wrong)
+
+
+def _wrong_credential(request: Request, resources: Resources) -> str | None:
+    """What is wrong with the operator's key or token, or None."""
     given_key = request.headers.get("x-admin-key")
     if given_key is not None:
-        if _equals(given_key, settings.admin_api_key):
-            return
-        raise Unauthorized("Invalid admin key")
+        return None if _equals(given_key, resources.settings.admin_api_key) else "Invalid admin key"
     scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
-    if scheme.lower() != "bearer" or not _equals(token.strip(), settings.metrics_token):
-        raise Unauthorized("Invalid metrics token")
+    is_right = scheme.lower() == "bearer" and _equals(token.strip(), resources.settings.metrics_token)
+    return None if is_right else "Invalid metrics token"
 
 
 async def _admin(request: Request, _: Annotated[object, Security(admin_key)]) -> None:

@@ -53,6 +53,12 @@ _DESCRIPTIONS: Final = {
     503: "Not available right now",
     504: "Not ready in time",
 }
+_RETRY_AFTER: Final = {
+    "Retry-After": {
+        "description": "Seconds after which to send the same again",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
 
 
 class ErrorBody(BaseModel):
@@ -67,7 +73,11 @@ class ErrorBody(BaseModel):
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For `responses=` of a route or router: these statuses answer with `ErrorBody`."""
-    return {status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses}
+    return {
+        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
+        | ({"headers": _RETRY_AFTER} if status in _WITH_RETRY_AFTER else {})
+        for status in statuses
+    }
 
 
 def install(app: FastAPI) -> None:

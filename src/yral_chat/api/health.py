@@ -93,7 +93,7 @@ async def get_ready(services: Services) -> Response:
     return json_response(ready, 200 if ready["status"] == "ready" else 503)
 
 
-@router.get("/status", response_model=Status, dependencies=[operator], responses=errors(401, 500, 503))
+@router.get("/status", response_model=Status, dependencies=[operator], responses=errors(401, 429, 500, 503))
 async def get_status(services: Services) -> Response:
     """How much there is, for operators."""
     return json_response(await services.status.status())
@@ -103,7 +103,7 @@ async def get_status(services: Services) -> Response:
     "/metrics",
     dependencies=[operator],
     response_class=Response,
-    responses={**errors(401, 500, 503), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={**errors(401, 429, 500, 503), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def get_metrics(services: Services) -> Response:
     """Prometheus text."""

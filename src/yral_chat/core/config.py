@@ -141,6 +141,13 @@ class Settings(BaseSettings):
     ws_replay_events: int = Field(500, ge=1, le=100_000)
     ws_replay_hours: float = Field(24, gt=0, le=24 * 365)
 
+    # how often somebody may ask
+    rate_limit_enabled: bool = True
+    rate_limit_per_minute: int = Field(60, ge=1, le=1_000_000)
+    rate_limit_per_hour: int = Field(1000, ge=1, le=10_000_000)
+    rate_limit_light_per_minute: int = Field(300, ge=1, le=1_000_000)
+    rate_limit_light_per_hour: int = Field(5000, ge=1, le=10_000_000)
+
     # cache
     cache_max_items: int = Field(1000, ge=1)
     cache_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from yral_chat.core import deadlines
 from yral_chat.core.errors import AddressTooLong, AppError, HeadTooLarge, Overloaded
 from yral_chat.core.metrics import Metrics
-from yral_chat.middleware.limits import refuse
+from yral_chat.middleware.refusals import refuse
 from yral_chat.middleware.shares import Shares
 
 # A token may stand in the query of a socket's address: 16,384 characters (contract section 17), and a path.

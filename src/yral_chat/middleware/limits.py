@@ -1,13 +1,12 @@
-"""How much may come in. (The rate limits of contract section 4 will live here too.)"""
+"""How much may come in."""
 
 from collections.abc import Mapping
 from typing import Final
 
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from yral_chat.core.errors import AppError, PayloadTooLarge, envelope
-from yral_chat.core.logging import correlation_id
+from yral_chat.core.errors import PayloadTooLarge
+from yral_chat.middleware.refusals import refuse
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 
@@ -74,14 +73,6 @@ class BodyLimitMiddleware:
 
 def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(details={"limit": limit, "unit": "bytes"})
-
-
-async def refuse(error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with `error` from outside of a route."""
-    scope.setdefault("state", {})["error_code"] = error.code  # for the access log
-    body = envelope(error.code, error.message, error.details, correlation_id.get())
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    await Response(body, error.status, headers, "application/json")(scope, receive, send)
 
 
 def _is_bodyless(scope: Scope) -> bool:

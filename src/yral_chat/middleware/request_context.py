@@ -9,15 +9,15 @@ from fastapi.exceptions import ResponseValidationError
 from fastapi.routing import iter_route_contexts
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from yral_chat.core.errors import AppError, Forbidden, NotFound, envelope
+from yral_chat.core.errors import AppError, Forbidden, NotFound
 from yral_chat.core.ids import new_id
 from yral_chat.core.logging import correlation_id, hashed, log
 from yral_chat.core.metrics import Metrics
 from yral_chat.middleware.cors import CORS
+from yral_chat.middleware.refusals import rendered
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -38,7 +38,8 @@ class RequestContextMiddleware:
     """Wraps the whole application, CORS included; must be the outermost middleware.
 
     Puts `correlation_id` into the scope's state and the context variable. A route that knows its user sets
-    `request.state.user_id`, and the access log names the hash of it. Streams pass through message by message.
+    `request.state.user_id`, and the access log names the hash of it. What is added to the list
+    `state.response_headers` is on the answer, whoever gives it. Streams pass through message by message.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, cors: Mapping[str, Any]) -> None:
@@ -69,7 +70,7 @@ class RequestContextMiddleware:
         if method == "HEAD" and _HEAD_PATHS.fullmatch(scope["path"]):
             # In a copy, because the server looks into its own scope to know that no body follows.
             scope = {**scope, "method": "GET"}
-        headers = _own_headers(scope, request_id)
+        headers = scope["state"]["response_headers"] = _own_headers(scope, request_id)
         app: ASGIApp = self._app_with_cors
         if not any(name == b"origin" for name, _ in scope["headers"]):
             # Not from a page of another origin: all that CORS would add is this, and it takes ten microseconds for it.
@@ -107,7 +108,8 @@ class RequestContextMiddleware:
         )
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        exchange = _WebSocketExchange(scope, receive, send, _own_headers(scope, request_id), self._metrics)
+        headers = scope["state"]["response_headers"] = _own_headers(scope, request_id)
+        exchange = _WebSocketExchange(scope, receive, send, headers, self._metrics)
         try:
             await self._app(scope, receive, exchange.send)
         except WebSocketDisconnect:
@@ -197,7 +199,7 @@ class _WebSocketExchange:
                 await self._refuse(AppError())
 
     async def _refuse(self, error: AppError) -> None:
-        await _rendered(error)(self._scope, self._receive, self.send)
+        await rendered(error)(self._scope, self._receive, self.send)
 
 
 class _RouteTemplates:
@@ -293,10 +295,5 @@ def _with_head(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
     return name, b", ".join(sorted(methods | {b"HEAD"}))
 
 
-def _rendered(error: AppError) -> Response:
-    body = envelope(error.code, error.message, error.details, correlation_id.get(), with_detail=error.status == 403)
-    return Response(body, error.status, media_type="application/json")
-
-
 async def _internal_error(scope: Scope, receive: Receive, send: Send) -> None:
-    await _rendered(AppError())(scope, receive, send)
+    await rendered(AppError())(scope, receive, send)

@@ -13,6 +13,7 @@ from yral_chat.api.deps import json_response
 from yral_chat.api.errors import errors
 from yral_chat.api.v1.event_schemas import CLIENT_FRAMES, CLOSE_CODES, event_documents
 from yral_chat.clients.identity import Identity
+from yral_chat.core.credentials import socket_token
 from yral_chat.core.errors import AppError, Unauthorized
 from yral_chat.realtime.hub import DRAINING, Listener
 from yral_chat.resources import Resources
@@ -22,7 +23,6 @@ router = APIRouter(prefix="/api/v1/chat/ws", tags=["inbox"])
 NOT_SIGNED_IN = 4001
 NOT_YOUR_INBOX = 4003
 TRY_LATER = 1013
-SUBPROTOCOL = "bearer"
 MAX_SEQ = 2**63 - 1
 
 
@@ -36,7 +36,7 @@ async def describe_events() -> Response:
 async def open_inbox(websocket: WebSocket, user_id: str) -> None:
     """Accepts first and refuses then, so that browsers see code and reason."""
     resources: Resources = websocket.app.state.resources
-    token, subprotocol = _token(websocket)
+    token, subprotocol = socket_token(websocket.scope)
     await websocket.accept(subprotocol)
     identity = await _identify(websocket, resources, token, user_id)
     if identity is None:
@@ -69,7 +69,11 @@ async def _identify(websocket: WebSocket, resources: Resources, token: str | Non
     try:
         if token is None:
             raise Unauthorized("Missing authentication token")
-        identity = await resources.verifier.verify(token)
+        # Verified already where connects are counted (middleware/rate_limits.py).
+        caller: Identity | AppError | None = websocket.scope["state"].get("caller")
+        identity = caller or await resources.verifier.verify(token)
+        if isinstance(identity, AppError):
+            raise identity
     except Unauthorized as error:
         await websocket.close(NOT_SIGNED_IN, error.message)
         return None
@@ -81,14 +85,6 @@ async def _identify(websocket: WebSocket, resources: Resources, token: str | Non
         await websocket.close(NOT_YOUR_INBOX, "this is not your inbox")
         return None
     return identity
-
-
-def _token(websocket: WebSocket) -> tuple[str | None, str | None]:
-    """(token, subprotocol to answer with): from the query, or after `bearer` in the subprotocols."""
-    offered = websocket.scope.get("subprotocols", [])
-    if len(offered) >= 2 and offered[0] == SUBPROTOCOL:
-        return offered[1], SUBPROTOCOL
-    return websocket.query_params.get("token") or None, None
 
 
 def _since(value: str | None) -> int | None:
