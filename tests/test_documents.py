@@ -147,6 +147,7 @@ def test_the_examples_for_clients_work(checkout: Checkout) -> None:
     assert next(found).startswith('{"deleted":{"conversations":')
     assert '"name":"BrunoCooks"' in next(found)
     assert next(found).endswith('"finish_reason":"stop"}]}\n\ndata: [DONE]')
+    assert next(found).startswith("x-ratelimit-limit-minute: 60\nx-ratelimit-limit-hour: 1000\nratelimit-policy: ")
     assert '"error":"not_found"' in next(found)
     assert next(found, None) is None
 

@@ -19,6 +19,7 @@ from tests.api.expecting import refused
 from tests.api.sockets import address, closing, socket_at
 from tests.client import PLAIN, Api, Document, messages
 from tests.service import FakeModel, Service, token
+from yral_chat.clients.chat_api import ChatApi, Refused
 
 # An hour, so that no bucket refills however slowly a test runs.
 LIMIT = 6
@@ -276,6 +277,14 @@ async def test_a_refused_message_is_not_stored(
     is_over(answers[-1])
     assert model.state()["requests"] == LIMIT - 2
     await api.close()
+
+
+async def test_the_terminal_says_for_how_long(limited: Service, user: str) -> None:
+    async with ChatApi(limited.url, token(user)) as chat:
+        for _ in range(LIMIT):
+            await chat.list_influencers()
+        with pytest.raises(Refused, match=r"^Too many requests\. Please slow down\. Try again in \d+ s\.$"):
+            await chat.list_influencers()
 
 
 async def test_a_stream_has_the_headers_and_a_refused_one_is_no_stream(

@@ -44,6 +44,9 @@ class Account:
         response.raise_for_status()
         return response.json()
 
+    def status_of(self, method: str, path: str) -> int:
+        return self._http.request(method, path).status_code
+
     def open(self, display_name: str) -> str:
         """Opens the conversation with a persona; its id."""
         everybody = self.call("GET", "/api/v1/influencers?limit=100")["influencers"]

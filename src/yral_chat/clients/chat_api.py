@@ -299,7 +299,10 @@ def _sentence(body: Mapping[str, Any]) -> str:
     """The message of an error, with what is wrong about the input where it says so."""
     message = str(body.get("message", "")).rstrip(".")
     details = body.get("details")
-    errors = details.get("errors") if isinstance(details, dict) else None
+    details = details if isinstance(details, dict) else {}
+    if "retry_after" in details:
+        message = f"{message}. Try again in {details['retry_after']} s"
+    errors = details.get("errors")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         message = f"{message}: {errors[0].get('msg', '')}".rstrip(".")
     return f"{message}."

@@ -194,7 +194,7 @@ async function followToEnd(turn) {
       await readToEnd(turn, failures);
       return;
     } catch (error) {
-      if (turn.signal.aborted || !error.isTemporary) throw error;
+      if (turn.signal.aborted || !isWorthWaiting(turn, error)) throw error;
       if (turn.lastEventId !== heard) failures = 0;
       failures += 1;
       if (failures > MOST_FAILURES) throw error;
@@ -202,6 +202,11 @@ async function followToEnd(turn) {
       await pause(waitBefore(failures, error), turn.signal);
     }
   }
+}
+
+/** The service has the message: however busy it is, the reply goes on and only has to be attached to again. */
+function isWorthWaiting({ isStarted }, error) {
+  return error.isTemporary || (isStarted && error.code === "rate_limit_exceeded");
 }
 
 function waitBefore(failures, error) {
