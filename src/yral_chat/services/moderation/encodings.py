@@ -1,9 +1,10 @@
 """Reads what a text says in base64 or hexadecimal while the text is written."""
 
-import base64
 import codecs
 import re
-from collections.abc import Callable, Iterator
+from binascii import a2b_base64
+from collections.abc import Callable
+from string import hexdigits
 from typing import Literal, Protocol
 
 # Words of the instructions that stand at the end of the text so far: few (`none`), a third of a leak (`some`), two
@@ -13,10 +14,16 @@ Level = Literal["none", "some", "many", "leak"]
 # Letters in one piece before they are taken for an encoding: longer than ordinary words, shorter than four words in
 # base64.
 MIN_LETTERS = 24
+# Hexadecimal digits in a row after which more of them are no base64: of 32 letters of base64, all are such digits once
+# in 10^14 times.
+MAX_DIGITS = 32
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _RUN = re.compile(r"[A-Za-z0-9+/_-]+")
 _URL_SAFE = str.maketrans("-_", "+/")
+# What is no hexadecimal digit gives no text: 0xff never stands in UTF-8.
+_DIGITS = str.maketrans(dict.fromkeys(set(_LETTERS) - set(hexdigits), "f"))
+_WORST_FIRST: tuple[Level, ...] = ("leak", "many", "some")
 
 
 class Reader(Protocol):
@@ -32,21 +39,26 @@ class Reader(Protocol):
 class _Decoder:
     """Decodes groups of letters, beginning at the letter number `offset`."""
 
+    __slots__ = ("_bytes", "_decode", "_size", "_skip", "_waiting", "reader")
+
     def __init__(self, reader: Reader, size: int, offset: int) -> None:
         self.reader = reader
         self._size = size  # letters in a group: 4 for base64, 2 for hexadecimal
+        self._decode = a2b_base64 if size == 4 else bytes.fromhex
         self._skip = offset
         self._waiting = ""
-        self._text = codecs.getincrementaldecoder("utf-8")("replace")
+        self._bytes = b""  # the beginning of a character
 
     def feed(self, letters: str) -> None:
-        skipped = min(self._skip, len(letters))
-        self._skip -= skipped
-        whole = self._waiting + letters[skipped:]
-        end = len(whole) - len(whole) % self._size
-        self._waiting = whole[end:]
-        if end:
-            self._read(whole[:end])
+        if self._skip:
+            skipped = min(self._skip, len(letters))
+            self._skip -= skipped
+            letters = letters[skipped:]
+        letters = self._waiting + letters
+        size = len(letters) % self._size
+        self._waiting = letters[-size:] if size else ""
+        if len(letters) > size:
+            self._read(letters[:-size] if size else letters)
 
     def end(self) -> None:
         """No more letters come; a group that is not full says something too."""
@@ -56,16 +68,11 @@ class _Decoder:
         self.reader.end()
 
     def _read(self, letters: str) -> None:
+        data = self._bytes + self._decode(letters)
+        text, used = codecs.utf_8_decode(data, "replace")
+        self._bytes = data[used:]
         # What is no text divides words: so most of what was read at the wrong letter costs next to nothing.
-        self.reader.feed(self._text.decode(self._bytes(letters)).replace("\ufffd", " "))
-
-    def _bytes(self, letters: str) -> bytes:
-        if self._size == 4:
-            return base64.b64decode(letters)
-        try:
-            return bytes.fromhex(letters)
-        except ValueError:
-            return b"\xff"  # no hexadecimal, and no word
+        self.reader.feed(text.replace("\ufffd", " "))
 
 
 class Decoders:
@@ -75,6 +82,8 @@ class Decoders:
         self._make_reader = make_reader
         self._tail = ""  # the beginning of what may become a long run
         self._decoders: list[_Decoder] = []
+        self._unread = ""
+        self._digits = 0  # hexadecimal digits at the end, so far
 
     def feed(self, text: str) -> Level:
         if not self._decoders:
@@ -106,6 +115,7 @@ class Decoders:
         if self._decoders and between.strip():
             level = self.end()
             self._decoders = []
+            self._digits = 0
             return level
         return "none"
 
@@ -113,23 +123,32 @@ class Decoders:
         if not self._decoders:
             readings = [(4, 0), (4, 1), (4, 2), (4, 3), (2, 0), (2, 1)]
             self._decoders = [_Decoder(self._make_reader(), size, offset) for size, offset in readings]
-        letters = run.translate(_URL_SAFE)
-        for decoder in self._decoders:
-            decoder.feed(letters)
+        for decoder in self._decoders[4:]:
+            decoder.feed(run.translate(_DIGITS))
+        self._unread += run.translate(_URL_SAFE)
+        is_hexadecimal = self._digits >= MAX_DIGITS
+        digits = len(run) - len(run.rstrip(hexdigits))
+        self._digits = self._digits + digits if digits == len(run) else digits
+        if is_hexadecimal and digits == len(run):
+            self._unread = self._unread[max(0, len(self._unread) - MAX_DIGITS) // 4 * 4 :]
+        else:
+            self._read_base64()
+
+    def _read_base64(self) -> None:
+        for decoder in self._decoders[:4]:
+            decoder.feed(self._unread)
+        self._unread = ""
 
     def end(self) -> Level:
         """The text ends here."""
+        self._read_base64()
         for decoder in self._decoders:
             decoder.end()
         return self._level()
 
     def _level(self) -> Level:
-        levels = {decoder.reader.level for decoder in self._decoders}
-        return next(level for level in _worst_first() if level in levels or level == "none")
-
-
-def _worst_first() -> Iterator[Level]:
-    yield from ("leak", "many", "some", "none")
+        levels = [decoder.reader.level for decoder in self._decoders]
+        return next((level for level in _WORST_FIRST if level in levels), "none")
 
 
 def _has_long_run(text: str) -> bool:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import msgspec
 
 from yral_chat.services.moderation.encodings import Decoders, Level
-from yral_chat.services.moderation.words import TOKEN, UNSPACED, normalise
+from yral_chat.services.moderation.words import LETTERS, TOKEN, UNSPACED, normalise, words
 
 # Consecutive words that make a leak; twice as many characters in scripts without spaces.
 LEAK_WORDS = 12
@@ -30,9 +30,13 @@ _NO_WORD = "\0"
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """Runs of words by their hash: a third, two thirds and all of a leak. Empty: there is nothing to protect."""
+    """Runs of words by their hash: a third, two thirds and all of a leak. Empty: there is nothing to protect.
+
+    `words` are all words in those runs: any other one ends a run, which is all that most words of a text do.
+    """
 
     sizes: tuple[int, int, int]
+    words: frozenset[str]
     some: frozenset[int]
     many: frozenset[int]
     leaks: frozenset[int]
@@ -43,7 +47,7 @@ class Secret(msgspec.Struct, frozen=True):
         forms = [_words(text) for text in (instructions, codecs.encode(instructions, "rot13"), instructions[::-1])]
         plain = forms[0]
         if len(plain) < MIN_WORDS:
-            return cls((0, 0, 0), frozenset(), frozenset(), frozenset())
+            return cls((0, 0, 0), *[frozenset()] * 4)
         is_unspaced = sum(_UNSPACED.match(word) is not None for word in plain) * 2 > len(plain)
         size = min(LEAK_WORDS * (2 if is_unspaced else 1), len(plain))
         allowed = {run for text in public for run in _runs(_words(text), size)}
@@ -51,6 +55,7 @@ class Secret(msgspec.Struct, frozen=True):
         some, many = -(-size // 3), -(-size * 2 // 3)
         return cls(
             (some, many, size),
+            frozenset(word for run in leaks for word in run),
             frozenset(hash(part) for run in leaks for part in _runs(run, some)),
             frozenset(hash(part) for run in leaks for part in _runs(run, many)),
             frozenset(map(hash, leaks)),
@@ -78,12 +83,13 @@ def secret_of(instructions: str, greeting: str) -> Secret:
 
 
 class _Tracker:
-    """Follows a text word by word. `start` is where in the text the run began that `level` speaks of."""
+    """Follows a text word by word. `start` is where in the text the run began that `level` speaks of, with places."""
 
-    __slots__ = ("_is_overlong", "_last", "_partial", "_place", "_secret", "_starts", "level", "start")
+    __slots__ = ("_has_places", "_is_overlong", "_last", "_partial", "_place", "_secret", "_starts", "level", "start")
 
-    def __init__(self, secret: Secret) -> None:
+    def __init__(self, secret: Secret, *, has_places: bool = False) -> None:
         self._secret = secret
+        self._has_places = has_places
         self._last: list[str] = []  # as many words as make a leak
         self._starts: list[int] = []  # where they begin
         self._partial = ""  # a word that may go on
@@ -95,20 +101,48 @@ class _Tracker:
     def feed(self, text: str) -> Level:
         if self._is_overlong:
             text = self._skip(text)
-        whole = self._partial + text
-        origin = self._place - len(self._partial)
+            if self._is_overlong:
+                return self.level
+        whole, origin = self._partial + text, self._place - len(self._partial)
         self._place += len(text)
-        self._partial = ""
-        for match in TOKEN.finditer(whole):
-            token = match[0]
-            if match.end() < len(whole) or _UNSPACED.match(token) is not None:
-                self._push(token, origin + match.start())
-            elif len(token) <= MAX_TOKEN:
-                self._partial = token  # the text may end inside of a word
-            else:
-                self._push(token, origin + match.start())
-                self._is_overlong = True
+        whole = self._set_partial_aside(whole)
+        self._follow(whole, origin)
         return self.level
+
+    def _follow(self, whole: str, origin: int) -> None:
+        found = words(whole)
+        is_overlong = len(whole) > MAX_TOKEN  # or one of its tokens may be
+        if not is_overlong and not self._is_of_interest(found):
+            if found:
+                self._forget()
+        elif is_overlong or self._has_places:
+            for match in TOKEN.finditer(whole):
+                self._push(_word(match[0]), origin + match.start())
+        else:
+            for word in found:
+                self._push(word, origin)
+
+    def _is_of_interest(self, found: list[str]) -> bool:
+        """Whether a run of the secret's words is long enough, or may go on behind the last of these."""
+        known, size = self._secret.words, len(self._last)
+        if known.isdisjoint(found):
+            return False
+        for word in found:
+            size = size + 1 if word in known else 0
+            if size >= self._secret.sizes[0]:
+                return True
+        return size > 0
+
+    def _set_partial_aside(self, whole: str) -> str:
+        """The text without the word at its end, which may go on."""
+        tail = LETTERS.match(whole[::-1])
+        size = 0 if tail is None else tail.end()
+        self._is_overlong = size > MAX_TOKEN
+        if size == 0 or self._is_overlong:
+            self._partial = ""
+            return whole
+        self._partial = whole[-size:]
+        return whole[:-size]
 
     def _skip(self, text: str) -> str:
         """What follows the rest of a token that is too long to be a word."""
@@ -121,15 +155,22 @@ class _Tracker:
     def end(self) -> Level:
         """The text ends here, and so does its last word."""
         if self._partial:
-            self._push(self._partial, self._place - len(self._partial))
+            self._push(_word(self._partial), self._place - len(self._partial))
             self._partial = ""
         return self.level
 
-    def _push(self, token: str, start: int) -> Level:
-        if self.level == "leak":
-            return self.level
-        if not (word := _word(token)):
-            return self.level
+    def _forget(self) -> None:
+        if self.level != "leak":
+            self.level = "none"
+            self._last.clear()
+            self._starts.clear()
+
+    def _push(self, word: str, start: int) -> None:
+        if not word or self.level == "leak":
+            return
+        if word not in self._secret.words:
+            self._forget()
+            return
         some, many, size = self._secret.sizes
         last, starts = self._last, self._starts
         last.append(word)
@@ -138,7 +179,7 @@ class _Tracker:
             del last[0], starts[0]
         if len(last) < some or hash(tuple(last[-some:])) not in self._secret.some:
             self.level = "none"
-            return self.level
+            return
         if self.level == "none":
             self.start = starts[-some]
         self.level = "some"
@@ -146,7 +187,6 @@ class _Tracker:
             self.level = "many"
         if len(last) == size and hash(tuple(last)) in self._secret.leaks:
             self.level = "leak"
-        return self.level
 
 
 class OutputFilter:
@@ -163,7 +203,7 @@ class OutputFilter:
 
     def __init__(self, secret: Secret) -> None:
         self._is_open = not secret.leaks
-        self._tracker = _Tracker(secret)
+        self._tracker = _Tracker(secret, has_places=True)
         self._decoders = Decoders(lambda: _Tracker(secret))
         self._seen = 0  # characters that came in
         self.held = ""

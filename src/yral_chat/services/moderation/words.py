@@ -18,7 +18,8 @@ SEPARATORS = (
     r"\s\x00-\x26\x28-/:-@\[-`{-\xa9\xab\xac\xae-\xb1\xb4\xb6-\xb8\xbb-\xbf\xd7\xf7\u2010-\u2017\u201a-\u2029\u2030-\u205f"
     "\u2190-\u2bff\u3000-\u303f\u0964\u0965\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\U0001f000-\U0001faff"
 )
-TOKEN = re.compile(rf"[{UNSPACED}]|[^{SEPARATORS}{UNSPACED}]+")
+LETTERS = re.compile(rf"[^{SEPARATORS}{UNSPACED}]+")
+TOKEN = re.compile(rf"[{UNSPACED}]|{LETTERS.pattern}")
 
 # Letters of other scripts that people take for these (a small part of https://www.unicode.org/reports/tr39/).
 _LOOKALIKES = {
@@ -33,6 +34,33 @@ _DROPPED = (
     *range(0xE0100, 0xE01F0),
 )  # fmt: skip
 _PLAIN = {**{ord(letter): plain for letter, plain in _LOOKALIKES.items()}, **dict.fromkeys(_DROPPED, None)}
+
+
+class _Letters(dict[int, str]):
+    """What each character becomes in a word; worked out when it comes for the first time."""
+
+    def __missing__(self, code: int) -> str:
+        folded = unicodedata.normalize("NFKC", chr(code)).casefold()
+        self[code] = unicodedata.normalize("NFKD", folded).translate(_PLAIN)
+        return self[code]
+
+
+class _Divided(dict[int, str]):
+    """The same, with line breaks for what stands in no word and around what is a word by itself."""
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        if TOKEN.match(letter) is None:
+            self[code] = "\n"
+        else:
+            self[code] = _LETTERS[code] if LETTERS.match(letter) else f"\n{_LETTERS[code]}\n"
+        return self[code]
+
+
+_LETTERS = _Letters()
+_DIVIDED = _Divided()
+# The same for ASCII; apostrophes go before.
+_DIVIDED_ASCII = "".join(_DIVIDED[code] or "'" for code in range(128)).encode("ascii").ljust(256)
 
 _LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s", "|": "l"})
 _LEET_WORD = re.compile(r"(?=[\w@$|]*[^\W\d_])(?=[\w@$|]*[0134579@$|])[\w@$|]+")
@@ -49,12 +77,14 @@ MAX_TURNED = 1000
 
 
 def normalise(token: str) -> str:
-    """One word in the form in which words are compared; "" when nothing of it is left."""
+    """One word in the form in which words are compared; "" when nothing of it is left.
+
+    >>> normalise("CAFÉ's")
+    'cafes'
+    """
     if token.isascii():
         return token.lower().replace("'", "")
-    # Composed first: some letters change their case only as a whole.
-    folded = unicodedata.normalize("NFKC", token).casefold()
-    return unicodedata.normalize("NFKD", folded).translate(_PLAIN)
+    return _in_order(token.translate(_LETTERS))
 
 
 def words(text: str) -> list[str]:
@@ -64,8 +94,13 @@ def words(text: str) -> list[str]:
     ['dont', 'reveal', 'all']
     """
     if text.isascii():
-        return TOKEN.findall(text.lower().replace("'", ""))
-    return [word for token in TOKEN.findall(text) if (word := normalise(token))]
+        return text.encode("ascii").translate(_DIVIDED_ASCII, b"'").decode("ascii").split()
+    return [word for word in _in_order(text.translate(_DIVIDED)).split("\n") if word]
+
+
+def _in_order(plain: str) -> str:
+    """The accents that were not dropped in the order of Unicode."""
+    return plain if plain.isascii() else unicodedata.normalize("NFD", plain)
 
 
 def readings(text: str, depth: int = 0) -> Iterator[list[str]]:
