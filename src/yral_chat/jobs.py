@@ -6,7 +6,7 @@ from yral_chat.resources import Resources
 from yral_chat.services.accounts.erasing import ERASE_JOB
 from yral_chat.services.job_runner import Chore, Kind
 from yral_chat.services.media.service import REMOVE_JOB
-from yral_chat.services.notifications import OPERATOR_JOB, PUSH_JOB
+from yral_chat.services.notifications import MAX_PUSH_AGE_SECONDS, OPERATOR_JOB, PUSH_JOB
 from yral_chat.services.summaries import SUMMARISE_JOB
 from yral_chat.services.turns.ending import RECORD_JOB
 from yral_chat.services.turns.replying import EXTRACT_JOB
@@ -25,7 +25,7 @@ def handlers(resources: Resources) -> Mapping[str, Kind]:
     return {
         RECORD_JOB: Kind(resources.upkeep.record_turns),
         REMOVE_JOB: Kind(resources.media.remove, group=10, attempts=A_DAY),
-        PUSH_JOB: Kind(notifications.send_push, group=1, at_once=8),
+        PUSH_JOB: Kind(notifications.send_push, group=1, at_once=8, max_age_seconds=MAX_PUSH_AGE_SECONDS),
         OPERATOR_JOB: Kind(notifications.notify_operator, group=1, at_once=2),
         EXTRACT_JOB: Kind(resources.memories.extract, group=1, at_once=32),
         SUMMARISE_JOB: Kind(resources.summaries.summarise, group=1, at_once=2),

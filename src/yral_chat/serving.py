@@ -5,7 +5,8 @@ import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -115,6 +116,26 @@ def bind(settings: Settings) -> tuple[socket.socket, Settings]:
     return listener, settings.model_copy(update=update)
 
 
+@contextmanager
+def _address_told(settings: Settings) -> Iterator[None]:
+    """While the block runs, commands beside the server find its address in the data folder."""
+    path = address_path(settings)
+    try:
+        path.write_text(f"http://{reachable_host(settings.host)}:{settings.port}\n", encoding="ascii")
+    except OSError as error:  # whoever needs it is told what to set
+        logger.warning("server.address_not_told", error=error.strerror)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def address_path(settings: Settings) -> Path:
+    """The file in which a running server says where it listens; that of one that was killed is left."""
+    return settings.data_dir / "server.address"
+
+
 def reachable_host(host: str) -> str:
     """The host for a URL on this machine: a wildcard becomes loopback, an IPv6 address gets its brackets."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
@@ -125,7 +146,8 @@ async def serve(settings: Settings, listener: socket.socket, on_ready: Callable[
     """Serves until a signal. Raises what `Resources.open` raises, before anything is heard."""
     resources = Resources(settings)
     await resources.open()
-    await DrainingServer(_config(settings, resources), resources, lambda: on_ready(resources)).serve([listener])
+    with _address_told(settings):
+        await DrainingServer(_config(settings, resources), resources, lambda: on_ready(resources)).serve([listener])
 
 
 @asynccontextmanager
@@ -145,7 +167,8 @@ async def serving_here(settings: Settings) -> AsyncIterator[Resources]:
     try:
         await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
-            yield resources
+            with _address_told(settings):
+                yield resources
     finally:
         await resources.engine.drain(GUEST_DRAIN_SECONDS)
         server.should_exit = True

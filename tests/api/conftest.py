@@ -75,8 +75,8 @@ OF_THE_WIRE = frozenset(
     {
         "test_access", "test_auth", "test_bad_input", "test_cards", "test_creation", "test_inbox_socket",
         "test_influencers", "test_media_files", "test_media_messages", "test_media_upload", "test_memories",
-        "test_moderation", "test_openai_api", "test_openapi", "test_pictures", "test_push", "test_revisions",
-        "test_service_routes",
+        "test_moderation", "test_openai_api", "test_openapi", "test_pictures", "test_profiles", "test_push",
+        "test_revisions", "test_service_routes",
     }
 )  # fmt: skip
 

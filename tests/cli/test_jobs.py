@@ -36,8 +36,8 @@ def dead(service: Service) -> set[str]:
 
 
 def settings_of(service: Service, admin_api_key: str | None = KEY) -> Settings:
-    """Those of a command beside this server."""
-    given = {name.lower(): value for name, value in service.settings.items() if name in ("DATABASE_URL", "PORT")}
+    """Those of a command beside this server, which listens on a port of the system's choice."""
+    given = {name.lower(): value for name, value in service.settings.items() if name == "DATABASE_URL"}
     key = {} if admin_api_key is None else {"admin_api_key": admin_api_key}
     return Settings(environment="test", data_dir=service.folder / "data", **given, **key)  # type: ignore[arg-type]
 
@@ -62,6 +62,17 @@ async def test_dead_jobs_are_listed_retried_and_purged_beside_a_server(service: 
     assert await change_jobs(settings, "retry", "nobody") == 0
     assert await change_jobs(settings, "purge") == 2
     assert dead(service) <= {"two"}
+
+
+async def test_the_address_is_told_as_long_as_somebody_listens_there(service: Service) -> None:
+    service.start()
+    path = service.folder / "data" / "server.address"
+    assert path.read_text().strip() == service.url
+    service.kill()
+    service.start()
+    assert path.read_text().strip() == service.url
+    service.stop()
+    assert not path.exists()
 
 
 async def test_without_a_server_the_command_does_it_itself(service: Service) -> None:

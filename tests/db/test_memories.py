@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from tests.db.conftest import add_influencer
@@ -191,7 +192,7 @@ async def test_a_failed_extraction_is_tried_again_and_leaves_its_cost(database: 
     with pytest.raises(ModelFailure):
         await service.extract([job])
     assert (await service.list_own("user", conversation))["total"] == 0
-    again = Job(job.id, job.name, job.payload, job.attempts + 1)
+    again = msgspec.structs.replace(job, attempts=job.attempts + 1)
     await service.extract([again])
     assert (await service.list_own("user", conversation))["total"] == 1
 

@@ -11,13 +11,19 @@ from yral_chat.clients.profiles import ProfileClient
 from yral_chat.clients.push import Webhook
 from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.core.cache import LRUCache
+from yral_chat.core.clock import SECOND
 from yral_chat.core.config import Settings
 from yral_chat.core.objects import Message
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.realtime.hub import Hub
 from yral_chat.services import chat, job_runner, notifications, people
 from yral_chat.services.job_runner import JobRunner, Kind
-from yral_chat.services.notifications import OPERATOR_JOB, PUSH_JOB, NotificationService
+from yral_chat.services.notifications import (
+    MAX_PUSH_AGE_SECONDS,
+    OPERATOR_JOB,
+    PUSH_JOB,
+    NotificationService,
+)
 from yral_chat.services.turns import NewMessage
 
 SECRET = "a-secret-of-the-receiver"
@@ -56,7 +62,7 @@ async def runner(
     )
     runner = JobRunner(database)
     runner._kinds = {
-        PUSH_JOB: Kind(service.send_push, group=1, at_once=8),
+        PUSH_JOB: Kind(service.send_push, group=1, at_once=8, max_age_seconds=MAX_PUSH_AGE_SECONDS),
         OPERATOR_JOB: Kind(service.notify_operator, group=1, at_once=2),
     }
     yield runner
@@ -71,6 +77,13 @@ def make_due(uow: UnitOfWork) -> None:
 def count(uow: UnitOfWork) -> tuple[int, int]:
     """(waiting, dead) jobs."""
     return sum(depth.count for depth in uow.jobs.list_depths()), uow.jobs.count_dead()
+
+
+def make_older(uow: UnitOfWork) -> None:
+    """As if everything had been queued a day earlier."""
+    uow.jobs._executor.connection.exec_driver_sql(
+        f"UPDATE jobs SET created_at = created_at - {round((MAX_PUSH_AGE_SECONDS + 1) * SECOND)}"
+    )
 
 
 async def run(database: Database, runner: JobRunner) -> int:
@@ -204,6 +217,23 @@ async def test_while_the_receiver_is_given_a_rest_no_try_is_counted(
     (waiting,) = await database.read(lambda uow: uow.jobs.list_queued(is_dead=False, most=10))
     assert (waiting.attempts, waiting.is_dead, waiting.last_error) == (1, False, "the circuit is open")
     assert len(receiver.received) == 1
+
+
+async def test_a_push_that_could_not_be_sent_for_a_day_is_given_up(
+    database: Database, runner: JobRunner, receiver: WebhookReceiver, settings: Settings
+) -> None:
+    await queue(database, settings)
+    await database.write(notifications.queue_operator_notice, settings, "crisis.marked", "conversation")
+    receiver.statuses = [500, 500]
+    assert await run(database, runner) == 2
+    await database.write(make_older)
+    assert await run(database, runner) == 2
+    assert [delivery.payload["type"] for delivery in receiver.taken] == ["crisis.marked"], "which is never too old"
+    (dead,) = await database.read(lambda uow: uow.jobs.list_queued(is_dead=True, most=10))
+    assert (dead.name, dead.last_error) == (PUSH_JOB, "too old")
+    assert await database.write(lambda uow: uow.jobs.revive(dead.id)) == 1
+    assert await run(database, runner) == 1
+    assert len(receiver.taken) == 2, "whoever asks for it gets it"
 
 
 async def test_without_addresses_nothing_is_queued(database: Database) -> None:

@@ -41,12 +41,15 @@ class Kind(msgspec.Struct, frozen=True):
     """How jobs of one name are done: so many in one call, and so many calls at the same time.
 
     A handler that acts outside of the database takes one job a call, so that none is repeated for another's failure.
+    What is older than `max_age_seconds` is not done any more, however few attempts there were: an outage may postpone
+    it for as long as it likes.
     """
 
     handle: Handler
     group: int = GROUP
     at_once: int = 1
     attempts: int = MAX_ATTEMPTS
+    max_age_seconds: float | None = None
 
 
 class JobRunner:
@@ -108,12 +111,24 @@ class JobRunner:
         jobs = await self._database.write(lambda uow: uow.jobs.lease_due(until, free))
         groups: dict[str, list[Job]] = {}
         for job in jobs:
-            groups.setdefault(job.name, []).append(job)
+            if self._is_too_old(job):
+                await self._bury(job)
+            else:
+                groups.setdefault(job.name, []).append(job)
         for name, found in groups.items():
             size = self._kinds[name].group
             for start in range(0, len(found), size):
                 self._begin(name, found[start : start + size])
         return len(jobs)
+
+    def _is_too_old(self, job: Job) -> bool:
+        most = self._kinds[job.name].max_age_seconds
+        return most is not None and now() - job.created_at > most * SECOND
+
+    async def _bury(self, job: Job) -> None:
+        logger.warning("job.too_old", job=job.name, job_id=job.id)
+        self._count_failure(job.name)
+        await self._database.write(lambda uow: uow.jobs.retry(job.id, run_at=now(), error="too old", is_dead=True))
 
     def _places(self, name: str) -> int:
         return self._kinds[name].at_once - sum(other == name for other, _ in self._running.values())

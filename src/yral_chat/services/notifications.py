@@ -24,6 +24,8 @@ CRISIS = "crisis.marked"
 
 # The answer to whoever waits for it needs a moment to arrive; only then is it known whether it did.
 GRACE_SECONDS = 2.0
+# News of a message that came so long ago are none: a push that could not be sent for a day is given up.
+MAX_PUSH_AGE_SECONDS = 24 * 3600.0
 MAX_BODY = 100  # characters, contract section 8.1
 # What stands for a message without text, by its type.
 _WORDLESS = {"image": "Sent a picture", "audio": "Sent a voice message"}

@@ -14,12 +14,13 @@ from yral_chat.db.tables import jobs
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One piece of work. `attempts` counts the runs that were begun, this one included."""
+    """One piece of work. `attempts` counts the runs that were begun, with this one; `created_at` in microseconds."""
 
     id: str
     name: str
     payload: dict[str, Any]
     attempts: int
+    created_at: int
 
 
 class QueuedJob(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ _ADD = Statement(
     insert(jobs), columns=("id", "name", "payload", "attempts", "priority", "run_at", "is_dead", "created_at")
 )
 _DUE = Statement(
-    select(jobs.c.id, jobs.c.name, jobs.c.payload, jobs.c.attempts)
+    select(jobs.c.id, jobs.c.name, jobs.c.payload, jobs.c.attempts, jobs.c.created_at)
     .where(_ALIVE, jobs.c.name == bindparam("job_name"), jobs.c.run_at <= bindparam("time"))
     .order_by(jobs.c.priority.desc(), jobs.c.run_at, jobs.c.id)
     .limit(bindparam("most"))
@@ -96,7 +97,7 @@ _LIST = {
 _REVIVE = (
     update(jobs)
     .where(jobs.c.is_dead.is_(True))
-    .values(is_dead=False, attempts=0, last_error=None, run_at=bindparam("time"))
+    .values(is_dead=False, attempts=0, last_error=None, run_at=bindparam("time"), created_at=bindparam("time"))
 )
 _REVIVE_ALL = Statement(_REVIVE)
 _REVIVE_ONE = Statement(_REVIVE.where(jobs.c.id == bindparam("job")))
@@ -144,7 +145,10 @@ class JobRepository:
         ]
         if rows:
             self._executor.run_many(_LEASE, [{"job": row[0], "until": lease_until} for row in rows])
-        return [Job(job_id, name, orjson.loads(payload), attempts + 1) for job_id, name, payload, attempts in rows]
+        return [
+            Job(job_id, name, orjson.loads(payload), attempts + 1, created_at)
+            for job_id, name, payload, attempts, created_at in rows
+        ]
 
     def renew(self, job_ids: Sequence[str], lease_until: int) -> None:
         """They are still being done. One that has ended meanwhile is gone, and not brought back."""
