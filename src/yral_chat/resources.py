@@ -1,9 +1,11 @@
 """Everything a process holds open, and the services built on it: opened and closed here, and chosen only here."""
 
 import asyncio
+from collections.abc import Iterator
 
 from loguru import logger
 
+from yral_chat.clients.circuits import build_breaker, watch_circuit
 from yral_chat.clients.identity import TokenVerifier, load_dev_secret
 from yral_chat.clients.images import build_image_model
 from yral_chat.clients.model_chain import ModelChain, build_model
@@ -17,6 +19,7 @@ from yral_chat.core.cache import LRUCache
 from yral_chat.core.config import Settings
 from yral_chat.core.credentials import ClientAddresses
 from yral_chat.core.errors import AppError, StorageFull
+from yral_chat.core.loop_lag import LoopLag
 from yral_chat.core.metrics import Metrics
 from yral_chat.core.objects import is_external
 from yral_chat.core.rate_limits import MemoryRateLimits
@@ -76,16 +79,18 @@ class Resources:
             pool_size=settings.database_pool_size,
             media_url=self._media_url,
             max_waiting=settings.database_max_waiting,
+            observe=self.metrics.unit_finished,
         )
         self.running_turns = RunningTurns()
         self.admission = Admission(settings, self.database, self._count_turns)
         self.model: ModelChain = build_model(settings)
         self.transcriber = build_transcriber(settings)
         self.image_model = build_image_model(settings)
-        self.profiles = ProfileClient(settings.profile_url, self.cache)
+        self.profiles = ProfileClient(settings.profile_url, self.cache, build_breaker(settings, "profiles"))
         self.moderation = ModerationService(settings, self.metrics, self.model)
         self.hub = Hub(max_sockets_per_user=settings.ws_max_connections_per_user)
         self.jobs = JobRunner(self.database, self.metrics)
+        self.loop_lag = LoopLag(self.metrics.event_loop_lag.observe)
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
         self.public_files = PublicFiles()
         self.media = MediaService(
@@ -116,7 +121,7 @@ class Resources:
             wake_jobs=self.jobs.wake,
         )
         background = BackgroundModel(self.model, self.metrics, is_offline="offline" in self.model.circuits())
-        self.memories = MemoryService(settings, self.database, self.influencers, background)
+        self.memories = MemoryService(settings, self.database, self.influencers, background, self.metrics)
         self.summaries = SummaryService(settings, self.database, self.influencers, background)
         self.preferences = PreferenceService(self.database)
         self.pictures = PictureService(settings, self.database, self.hub, self.engine, self.image_model)
@@ -155,6 +160,8 @@ class Resources:
             self.transcriber,
             self.image_model,
             push=self.notifications.push,
+            jobs=self.jobs,
+            metrics=self.metrics,
         )
         self._watch()
 
@@ -204,12 +211,8 @@ class Resources:
         settings = self.settings
         secret = settings.push_secret.get_secret_value() if settings.push_secret is not None else None
         push, operator = (
-            Webhook(
-                url,
-                secret,
-                CircuitBreaker(failures=settings.breaker_failures, open_seconds=settings.breaker_open_seconds),
-            )
-            for url in (settings.push_url, settings.operator_webhook_url)
+            Webhook(url, secret, build_breaker(settings, name))
+            for name, url in (("push", settings.push_url), ("operator", settings.operator_webhook_url))
         )
         return NotificationService(
             self.database, self.hub, self.profiles, self.engine.list_handed_over, push=push, operator=operator
@@ -231,28 +234,33 @@ class Resources:
     def _watch(self) -> None:
         """Lets the metrics ask what others count."""
         self.metrics.watch_cache("main", self.cache.counters)
-        self.metrics.db_pool_in_use.set_function(lambda: self.database.pool()[1])
+        self.metrics.watch_pool(self.database.pool)
         for name in self.database.waiting():
             self.metrics.watch_queue(
                 name,
                 lambda name=name: self.database.waiting()[name].units,  # type: ignore[misc]
                 lambda name=name: self.database.waiting()[name].seconds,  # type: ignore[misc]
             )
-        levels = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
-        for provider, circuits in self.model.circuits().items():
-            for model, breaker in circuits.items():
-                self.metrics.watch_circuit(
-                    f"llm_{provider}:{model}",
-                    lambda breaker=breaker: levels[breaker.state],  # type: ignore[misc]
-                )
+        self.metrics.watch_disk(self.settings.data_dir)
+        self.metrics.watch_sockets(self.hub.counts)
+        for breaker in self._circuits():
+            watch_circuit(breaker, self.metrics)
+
+    def _circuits(self) -> Iterator[CircuitBreaker]:
+        """Those of what is in use."""
+        for circuits in self.model.circuits().values():
+            yield from circuits.values()
+        for generator in (self.transcriber, self.image_model):
+            if generator is not None:
+                yield from generator.circuits().values()
+        yield from self.verifier.circuits()
         if not self.storage.is_local:
-            self.metrics.watch_circuit("storage", lambda: levels[self.storage.breaker.state])
-        for name, webhook in (("push", self.notifications.push), ("operator", self.notifications.operator)):
+            yield self.storage.breaker
+        if self.profiles.is_enabled:
+            yield self.profiles.breaker
+        for webhook in (self.notifications.push, self.notifications.operator):
             if webhook.is_enabled:
-                self.metrics.watch_circuit(
-                    name,
-                    lambda breaker=webhook.breaker: levels[breaker.state],  # type: ignore[misc]
-                )
+                yield webhook.breaker
 
     async def open(self) -> None:
         """Makes this process the one that serves the database, brings the tables up to date, and picks up turns."""
@@ -268,6 +276,7 @@ class Resources:
             await self.accounts.replay_erasures()
             self.admission.start()
             await self.engine.start()
+            self.loop_lag.start()
         except AppError as error:
             await self.database.close()
             raise DatabaseUnusable(_not_started(error)) from error
@@ -287,6 +296,7 @@ class Resources:
             await self.engine.drain(0)
         self.hub.close_all()
         await self.admission.close()
+        self.loop_lag.close()
         await self.engine.close()
         await self.completions.close()
         await self.jobs.close()
@@ -301,6 +311,7 @@ class Resources:
         await self.profiles.close()
         await self.notifications.close()
         await self.storage.close()
+        await self.status.close()
         await self.database.close()
 
 

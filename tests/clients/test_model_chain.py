@@ -254,7 +254,7 @@ async def test_outages_open_the_circuit_and_the_model_is_left_alone(outcome: Out
     assert first.asked == 2
     assert states(chain) == ["open", "closed"]
     [breaker, _] = chain.circuits()["scripted"].values()
-    assert breaker.opened_reason == f"{outcome}: scripted"
+    assert breaker.opened_reason == {"model_gone": "gone"}.get(outcome, outcome)
 
 
 async def test_a_refused_key_opens_the_circuit_and_a_refused_request_does_not() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from yral_chat.clients.resilience import Admission, Backoff, CircuitBreaker, seconds_left
+from yral_chat.clients.resilience import Admission, Backoff, CircuitBreaker, Reason, Transition, seconds_left
 
 
 class ManualClock:
@@ -122,85 +122,172 @@ def test_results_from_before_the_change_are_not_counted() -> None:
     slow = [admission for _ in range(4) if (admission := breaker.admit()) is not None]
     assert len(slow) == 4
     fail(breaker, 2)
-    slow[0].fail("late")
-    slow[1].fail("late")
+    slow[0].fail("overloaded")
+    slow[1].fail("overloaded")
     assert (breaker.opened_reason, breaker.retry_after) == ("timeout", 30)
     slow[2].succeed()
     states: list[str] = [breaker.state]
     clock.now += 30
     probe = breaker.admit()
     assert probe is not None
-    slow[3].fail("late")
+    slow[3].fail("overloaded")
     states.append(breaker.state)
     probe.succeed()
     assert [*states, breaker.state] == ["open", "half_open", "closed"]
 
 
-class BreakerMachine(RuleBasedStateMachine):
-    """Random calls, in any order and overlapping, against a plain description of the three states."""
+def test_every_change_is_told_once_and_in_order() -> None:
+    breaker, clock = breaker_with_clock(failures=2, open_seconds=30)
+    told: list[Transition] = []
+    breaker.listen(told.append)
+    fail(breaker, 2)
+    clock.now += 30
+    with breaker.admit() or pytest.fail("half-open admits one"):
+        pass  # without a verdict: still half-open, and not told again
+    fail(breaker)
+    clock.now += 60
+    probe = breaker.admit()
+    assert probe is not None
+    probe.succeed()
+    assert told == [
+        Transition("", "open", "timeout", 30),
+        Transition("", "half_open", "timeout", 30),
+        Transition("", "open", "timeout", 60),
+        Transition("", "half_open", "timeout", 60),
+        Transition("", "closed"),
+    ]
 
-    @initialize(failures=st.integers(1, 4), open_seconds=st.sampled_from([1.0, 30.0, 300.0]))
+
+def test_the_time_of_an_outage_runs_through_failed_probes() -> None:
+    breaker, clock = breaker_with_clock(failures=1, open_seconds=30)
+    assert breaker.down_seconds is None
+    fail(breaker)
+    clock.now += 30
+    fail(breaker)
+    clock.now += 12
+    assert breaker.down_seconds == 42
+
+
+def test_a_clock_that_jumps_back_keeps_nothing_open_for_longer() -> None:
+    breaker, clock = breaker_with_clock(failures=1, open_seconds=30)
+    fail(breaker)
+    clock.now -= 3600
+    assert (breaker.state, breaker.retry_after) == ("open", 30)
+    clock.now += 30
+    assert breaker.state == "half_open"
+
+
+class Described(RuleBasedStateMachine):
+    """Any calls in any order, overlapping and late, while time passes and jumps: against a description of the three
+    states that shares nothing with the breaker. Where the breaker counts generations, this writes down for each call
+    whether a change of state has come after it."""
+
+    @initialize(failures=st.integers(1, 4), open_seconds=st.sampled_from([1.0, 30.0, 300.0, 900.0]))
     def begin(self, failures: int, open_seconds: float) -> None:
-        self.limit = failures
-        self.first = open_seconds
-        self.breaker, self.clock = breaker_with_clock(failures=failures, open_seconds=open_seconds)
-        self.running: list[tuple[Admission, int]] = []  # with the epoch they were admitted in
-        self.probe: Admission | None = None
-        self.epoch = 0
-        self.streak = 0
-        self.wait = open_seconds
-        self.until: float | None = None
+        self.clock = ManualClock()
+        self.drawn = 0.5
+        self.breaker = CircuitBreaker(
+            "vendor", failures=failures, open_seconds=open_seconds, clock=self.clock, draw=lambda: self.drawn
+        )
+        self.told: list[tuple[str, str | None, float]] = []
+        self.breaker.listen(lambda change: self.told.append((change.to, change.reason, change.open_seconds)))
+        self.limit, self.first = failures, min(600.0, open_seconds)
+        self.expected: list[tuple[str, str | None, float]] = []
+        self.out: list[tuple[Admission, str]] = []  # "call", "probe", or "late": something has changed since
+        self.phase = "closed"
+        self.in_a_row = 0
+        self.doubled = self.wait = self.opened_at = self.down_at = 0.0
+        self.why: str | None = None
 
-    def expected_state(self) -> str:
-        if self.until is None:
-            return "closed"
-        return "open" if self.clock.now < self.until else "half_open"
+    def change(self, phase: str) -> None:
+        self.phase = phase
+        self.expected.append((phase, self.why, self.wait))
+        if phase != "half_open":
+            self.out = [(call, "late") for call, _ in self.out]
+
+    def has_probe(self) -> bool:
+        return any(kind == "probe" for _, kind in self.out)
 
     @rule()
     def admit(self) -> None:
-        state = self.expected_state()
-        is_expected = state == "closed" or (state == "half_open" and self.probe is None)
+        is_admitted = self.phase == "closed" or (self.left() == 0 and not self.has_probe())
         admission = self.breaker.admit()
-        assert (admission is not None) == is_expected
-        if admission is not None:
-            self.running.append((admission, self.epoch))
-            if state == "half_open":
-                self.probe = admission
+        assert (admission is not None) == is_admitted
+        if admission is None:
+            return
+        if self.phase == "open":
+            self.change("half_open")
+        self.out.append((admission, "call" if self.phase == "closed" else "probe"))
 
-    @rule(seconds=st.sampled_from([0.5, 1, 10, 30, 60, 700]))
+    @rule(seconds=st.sampled_from([0.5, 1, 10, 29.5, 30, 60, 700, 3600]))
     def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
 
-    @rule(data=st.data(), verdict=st.sampled_from(["succeed", "fail", "release"]))
-    def finish(self, data: st.DataObject, verdict: str) -> None:
-        if not self.running:
+    @rule(seconds=st.sampled_from([1, 3600]))
+    def jump_back(self, seconds: float) -> None:
+        """To before it opened, if far enough: then the whole wait is to come, and no more."""
+        self.clock.now -= seconds
+        self.opened_at = min(self.opened_at, self.clock.now)
+
+    def left(self) -> float:
+        """Until a probe may go."""
+        return 0.0 if self.phase == "closed" else max(0.0, self.opened_at + self.wait - self.clock.now)
+
+    @rule(
+        data=st.data(),
+        verdict=st.sampled_from(["succeed", "fail", "release"]),
+        reason=st.sampled_from(["timeout", "overloaded", "unusable"]),
+        drawn=st.floats(0, 1, exclude_max=True),
+    )
+    def finish(self, data: st.DataObject, verdict: str, reason: Reason, drawn: float) -> None:
+        if not self.out:
             return
-        admission, epoch = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
-        getattr(admission, verdict)(*(["down"] if verdict == "fail" else []))
-        is_probe = admission is self.probe
-        if is_probe:
-            self.probe = None
-        if epoch != self.epoch or verdict == "release":
+        self.drawn = drawn
+        admission, kind = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
+        if verdict == "fail":
+            admission.fail(reason)
+        else:
+            getattr(admission, verdict)()
+        for late in ("fail", "succeed", "release"):  # whatever is said later of the same call is not heard
+            getattr(admission, late)(*(["rejected"] if late == "fail" else []))
+        if kind == "late" or verdict == "release":
             return
         if verdict == "succeed":
-            self.streak = 0
-            if self.until is not None:
-                self.until, self.wait, self.epoch = None, self.first, self.epoch + 1
+            self.in_a_row = 0
+            if kind == "probe":
+                self.why, self.wait = None, 0.0
+                self.change("closed")
             return
-        self.streak += 1
-        if is_probe or self.streak >= self.limit:
-            self.wait = min(600.0, self.wait * 2) if is_probe else self.first
-            self.until, self.streak, self.epoch = self.clock.now + self.wait, 0, self.epoch + 1
+        self.in_a_row += 1
+        if kind == "probe":
+            self.doubled = min(600.0, self.doubled * 2)
+            self.open(reason, min(600.0, self.doubled * (0.9 + drawn * 0.2)))
+        elif self.in_a_row >= self.limit:
+            self.down_at = self.clock.now
+            self.doubled = self.first
+            self.open(reason, self.first)
+
+    def open(self, reason: str, seconds: float) -> None:
+        self.in_a_row = 0
+        self.why = reason
+        self.wait = seconds
+        self.opened_at = self.clock.now
+        self.change("open")
 
     @invariant()
     def agrees(self) -> None:
-        assert self.breaker.state == self.expected_state()
-        assert (self.breaker.opened_reason is None) == (self.until is None)
-        assert self.breaker.retry_after == pytest.approx(max(0.0, (self.until or 0) - self.clock.now))
+        seen = "closed" if self.phase == "closed" else "open" if self.left() > 0 else "half_open"
+        assert self.breaker.retry_after == pytest.approx(self.left(), abs=1e-6)
+        assert self.breaker.state == seen
+        assert self.breaker.opened_reason == self.why
+        assert [(to, why) for to, why, _ in self.told] == [(to, why) for to, why, _ in self.expected]
+        assert [seconds for *_, seconds in self.told] == pytest.approx([seconds for *_, seconds in self.expected])
+        is_down = self.phase != "closed"
+        assert self.breaker.down_seconds == (max(0.0, self.clock.now - self.down_at) if is_down else None)
 
 
-TestBreakerAgainstTheModel = BreakerMachine.TestCase
-TestBreakerAgainstTheModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBreakerAsDescribed = Described.TestCase
+TestBreakerAsDescribed.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 @given(attempt=st.integers(0, 50), draw=st.floats(0, 1, exclude_max=True))

@@ -193,7 +193,7 @@ async def test_a_wrong_secret_is_an_outage(rclone: Rclone, tmp_path: Path) -> No
         for _ in range(2):
             with pytest.raises(StorageUnavailable):
                 await storage.put(f"plain/{NAME}.png", b"x", "image/png")
-        assert storage.breaker.opened_reason == "403 SignatureDoesNotMatch"
+        assert storage.breaker.opened_reason == "rejected"
 
 
 async def test_a_missing_bucket_is_an_outage_and_a_missing_file_is_not(moto: Moto, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_a_missing_bucket_is_an_outage_and_a_missing_file_is_not(moto: Mot
     async with storage_at(moto.url, tmp_path, breaker_failures=1, s3_bucket="nowhere") as nowhere:
         with pytest.raises(StorageUnavailable):
             await nowhere.get(f"plain/{NAME}.png", max_bytes=1)
-        assert nowhere.breaker.opened_reason == "404 NoSuchBucket"
+        assert nowhere.breaker.opened_reason == "rejected"
 
 
 async def test_a_virtual_host_names_the_bucket(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import get_default_algorithms
 
+from yral_chat.clients.circuits import BadStatus, build_breaker, reason_of
 from yral_chat.clients.kept_secrets import MIN_SECRET_BYTES, load_kept_secret
+from yral_chat.clients.resilience import Admission, CircuitBreaker
 from yral_chat.core.config import Issuer, Settings
 from yral_chat.core.errors import ServiceUnavailable, Unauthorized
 from yral_chat.core.ids import UserId
@@ -104,7 +106,8 @@ class TokenVerifier:
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._issuers: dict[str, _KeyRing] = {}
         for issuer in settings.auth_issuers:
-            self._add(issuer.issuer, self._key_ring(issuer, monotonic))
+            breaker = build_breaker(settings, f"identity:{issuer.issuer}", monotonic)
+            self._add(issuer.issuer, self._key_ring(issuer, monotonic, breaker))
         if dev_secret is not None:
             if not settings.is_local:
                 raise ValueError(
@@ -144,6 +147,10 @@ class TokenVerifier:
         verified = self._verified.get(hashlib.sha256(token.encode("latin-1", "replace")).digest())
         return None if verified is None else verified.identity.user_id
 
+    def circuits(self) -> list[CircuitBreaker]:
+        """One for each issuer whose keys come from elsewhere."""
+        return [ring.breaker for ring in self._issuers.values() if ring.breaker is not None]
+
     def status(self) -> Literal["up", "down", "disabled"]:
         """For /health: `down` when the last fetch of an issuer's keys failed, `disabled` without real issuers."""
         rings = [ring for ring in self._issuers.values() if "HS256" not in ring.algorithms]
@@ -169,7 +176,7 @@ class TokenVerifier:
             raise ValueError(f"issuer {name} is configured twice")
         self._issuers[name] = ring
 
-    def _key_ring(self, issuer: Issuer, monotonic: Clock) -> "_KeyRing":
+    def _key_ring(self, issuer: Issuer, monotonic: Clock, breaker: CircuitBreaker) -> "_KeyRing":
         keys: tuple[_Key, ...] = ()
         fetch: Callable[[], Awaitable[bytes]] | None = None
         if issuer.jwks_file is not None:
@@ -181,14 +188,22 @@ class TokenVerifier:
             fetch = lambda: self._download(url)  # noqa: E731
         else:
             keys = tuple(_key_of_pem(issuer.issuer, pem) for pem in issuer.public_keys)
-        return _KeyRing(issuer.issuer, frozenset(issuer.algorithms), issuer.audience, keys, fetch, monotonic)
+        return _KeyRing(
+            issuer.issuer,
+            frozenset(issuer.algorithms),
+            issuer.audience,
+            keys,
+            fetch,
+            monotonic,
+            breaker if fetch is not None else None,
+        )
 
     async def _download(self, url: str) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=self._fetch_timeout)
         async with self._session.get(url, allow_redirects=False) as response:
             if response.status != 200:
-                raise ValueError(f"status {response.status}")
+                raise BadStatus(response.status)
             body = bytearray()
             async for chunk in response.content.iter_chunked(65536):
                 body += chunk
@@ -272,7 +287,8 @@ class _Key(msgspec.Struct, frozen=True):
 
 
 class _KeyRing:
-    """The keys of one issuer, and how to get newer ones. A failed fetch never takes away keys that we have."""
+    """The keys of one issuer, and how to get newer ones. Neither a failed fetch nor an open circuit takes away keys
+    that we have."""
 
     def __init__(
         self,
@@ -282,7 +298,9 @@ class _KeyRing:
         keys: Sequence[_Key],
         fetch: Callable[[], Awaitable[bytes]] | None,
         monotonic: Clock,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
+        self.breaker = breaker
         self.algorithms = algorithms
         self.audience = audience
         self.has_failed = False
@@ -303,7 +321,9 @@ class _KeyRing:
         elif self._monotonic() - self._fetched_at > MAX_KEY_AGE_SECONDS:
             self._start_fetch()  # in the background: the keys at hand are good enough for this token
         if not self._keys:
-            raise ServiceUnavailable("The signing keys cannot be reached", details={"service": "identity"})
+            raise ServiceUnavailable(
+                "The signing keys cannot be reached", details={"service": "identity"}, retry_after=self._retry_after()
+            )
         return found
 
     async def count_at_source(self) -> int:
@@ -328,7 +348,8 @@ class _KeyRing:
         ]
 
     async def _refetch(self) -> None:
-        """Fetches now, or joins the fetch that is running, or does nothing when the last one is too recent."""
+        """Fetches now, or joins the fetch that is running, or does nothing when the last one is too recent or the
+        circuit is open."""
         self._start_fetch()
         if self._running is not None and not self._running.done():
             await asyncio.shield(self._running)
@@ -336,19 +357,29 @@ class _KeyRing:
     def _start_fetch(self) -> None:
         pause = REFETCH_SECONDS if self._keys else RETRY_SECONDS
         is_fetching = self._running is not None and not self._running.done()
-        if self._fetch is not None and not is_fetching and self._monotonic() - self._attempted_at >= pause:
-            self._attempted_at = self._monotonic()
-            self._running = asyncio.get_running_loop().create_task(self._renew(self._fetch))
+        if self._fetch is None or self.breaker is None or is_fetching:
+            return
+        if self._monotonic() - self._attempted_at < pause or (admission := self.breaker.admit()) is None:
+            return
+        self._attempted_at = self._monotonic()
+        self._running = asyncio.get_running_loop().create_task(self._renew(self._fetch, admission))
 
-    async def _renew(self, fetch: Callable[[], Awaitable[bytes]]) -> None:
-        try:
-            self._keys = _keys_of_jwks(await fetch())
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            self.has_failed = True
-            log.warning("identity.keys_unreachable", issuer=self._issuer, error=type(error).__name__)
-        else:
-            self.has_failed = False
-            self._fetched_at = self._monotonic()
+    def _retry_after(self) -> int | None:
+        wait = math.ceil(self.breaker.retry_after) if self.breaker is not None else 0
+        return wait or None
+
+    async def _renew(self, fetch: Callable[[], Awaitable[bytes]], admission: Admission) -> None:
+        with admission:
+            try:
+                self._keys = _keys_of_jwks(await fetch())
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                self.has_failed = True
+                log.warning("identity.keys_unreachable", issuer=self._issuer, error=type(error).__name__)
+                admission.fail(reason_of(error))
+            else:
+                admission.succeed()
+                self.has_failed = False
+                self._fetched_at = self._monotonic()
 
 
 def _dev_key_ring(issuer: str, secret: bytes, monotonic: Clock) -> _KeyRing:

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 from pydantic import SecretStr
 
+from yral_chat.clients.circuits import build_breaker
 from yral_chat.clients.language_model import (
     Completion,
     Delta,
@@ -211,10 +212,7 @@ def secret(value: SecretStr | None) -> str:
     return value.get_secret_value() if value is not None else ""
 
 
-def link(model: NamedModel, settings: Settings) -> ChainLink:
-    return ChainLink(provider=model.provider, model=model.model, client=model, breaker=build_breaker(settings))
-
-
-def build_breaker(settings: Settings) -> CircuitBreaker:
-    """A closed circuit of its own."""
-    return CircuitBreaker(failures=settings.breaker_failures, open_seconds=settings.breaker_open_seconds)
+def link(model: NamedModel, settings: Settings, service: str | None = None) -> ChainLink:
+    """`service` is what the model is used for, as its circuit's name says it."""
+    breaker = build_breaker(settings, f"{service or f'llm_{model.provider}'}:{model.model}")
+    return ChainLink(provider=model.provider, model=model.model, client=model, breaker=breaker)

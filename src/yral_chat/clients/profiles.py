@@ -1,20 +1,18 @@
 """Names and pictures of people, from the profile service of whoever runs this (contract section 5.3)."""
 
-import time
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from loguru import logger
 
+from yral_chat.clients.circuits import reason_of
+from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.core.cache import LRUCache
-from yral_chat.core.logging import correlation_id
+from yral_chat.core.logging import correlation_id, log
 
 # People wait for their inbox, and a name is not worth more.
 TIMEOUT_SECONDS = 2.0
 MAX_BYTES = 64 * 1024
-# After a failure the service is left alone for a moment; nulls are shown meanwhile.
-PAUSE_SECONDS = 30.0
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -25,17 +23,24 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 UNKNOWN = Profile()
+_FAILURES = (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError)
+
+
+class _Paused(Exception):
+    """The circuit is open: nothing was asked."""
 
 
 class ProfileClient:
-    """`GET <PROFILE_URL>/<principal>`, cached. Without an address everybody is unknown."""
+    """`GET <PROFILE_URL>/<principal>`, cached. Without an address everybody is unknown.
 
-    def __init__(self, url: str | None, cache: LRUCache) -> None:
+    While `breaker` is open only what is cached is known; everybody else is shown with nulls.
+    """
+
+    def __init__(self, url: str | None, cache: LRUCache, breaker: CircuitBreaker | None = None) -> None:
+        self.breaker = breaker or CircuitBreaker("profiles")
         self._url = url.rstrip("/") if url else None
         self._cache = cache
         self._session: aiohttp.ClientSession | None = None
-        self._asks_again_at = 0.0
-        self.has_failed = False  # the last request did
 
     @property
     def is_enabled(self) -> bool:
@@ -43,25 +48,34 @@ class ProfileClient:
 
     async def get(self, principal_id: str) -> Profile:
         """The person's profile; one with nulls when the service does not know or does not answer."""
-        if self._url is None or time.monotonic() < self._asks_again_at:
+        if self._url is None:
             return UNKNOWN
 
         async def load() -> tuple[Profile, int]:
-            return await self._fetch(principal_id), len(principal_id) + 300
+            return await self._ask(principal_id), len(principal_id) + 300
 
         try:
-            profile = await self._cache.get(f"profile:{principal_id}", load)
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            if not self.has_failed:
-                logger.warning("profiles.failed", error=type(error).__name__)
-            self.has_failed = True
-            self._asks_again_at = time.monotonic() + PAUSE_SECONDS
+            return await self._cache.get(f"profile:{principal_id}", load)
+        except (_Paused, *_FAILURES):
             return UNKNOWN
-        return profile
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def _ask(self, principal_id: str) -> Profile:
+        admission = self.breaker.admit()
+        if admission is None:
+            raise _Paused
+        with admission:
+            try:
+                profile = await self._fetch(principal_id)
+            except _FAILURES as error:
+                log.debug("profiles.failed", error=type(error).__name__)
+                admission.fail(reason_of(error))
+                raise
+            admission.succeed()
+        return profile
 
     async def _fetch(self, principal_id: str) -> Profile:
         if self._session is None:
@@ -72,12 +86,9 @@ class ProfileClient:
             allow_redirects=False,
         ) as response:
             if response.status == 404:
-                profile = UNKNOWN
-            else:
-                response.raise_for_status()
-                profile = msgspec.json.decode(await _read(response), type=Profile)
-        self.has_failed = False
-        return profile
+                return UNKNOWN
+            response.raise_for_status()
+            return msgspec.json.decode(await _read(response), type=Profile)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

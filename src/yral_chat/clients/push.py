@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from yral_chat.clients.circuits import reason_of
 from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.core.version import SERVICE_NAME, VERSION
 
@@ -63,12 +64,12 @@ class Webhook:
             try:
                 status = await self._post(self._url, orjson.dumps(payload), key)
             except (aiohttp.ClientError, TimeoutError) as error:
-                admission.fail(type(error).__name__)
+                admission.fail(reason_of(error))
                 raise WebhookFailed(type(error).__name__) from None  # their texts name the address
             if status < 500:  # it lives, whatever it thinks of this one
                 admission.succeed()
             else:
-                admission.fail(f"status {status}")
+                admission.fail("overloaded")
         if not 200 <= status < 300:
             raise WebhookFailed(f"status {status}")
 

@@ -2,13 +2,20 @@
 
 import random
 
-from yral_chat.clients.language_model import TRANSIENT_OUTCOMES, ModelFailure
-from yral_chat.clients.resilience import Admission, Backoff, Random
+from yral_chat.clients.language_model import TRANSIENT_OUTCOMES, ModelFailure, Outcome
+from yral_chat.clients.resilience import Admission, Backoff, Random, Reason
 
 # The same model is asked again at most so often, and only before the first token.
 MAX_RETRIES = 2
 # Somebody is waiting: a vendor that wants more than this is left for the next model.
 PATIENCE_SECONDS = 3.0
+_REASONS: dict[Outcome, Reason] = {
+    "timeout": "timeout",
+    "overloaded": "overloaded",
+    "unreachable": "unreachable",
+    "rejected": "rejected",
+    "model_gone": "gone",
+}
 
 
 def wait_before_retry(
@@ -26,6 +33,6 @@ def wait_before_retry(
 def settle(admission: Admission, failure: ModelFailure) -> None:
     """What a failed call says about the circuit. An empty answer or a used-up quota says nothing."""
     if failure.is_outage:
-        admission.fail(str(failure))
+        admission.fail(_REASONS.get(failure.outcome, "unusable"))
     elif failure.outcome in ("blocked", "truncated"):
         admission.succeed()  # not what we wanted, but an answer

@@ -117,7 +117,9 @@ def build_transcriber(settings: Settings) -> Transcriber | None:
         models = _gemini_models(settings)
     else:
         return None
-    return ChainTranscriber(ModelChain([link(model, settings) for model in models]), models[0].provider)
+    return ChainTranscriber(
+        ModelChain([link(model, settings, "transcription") for model in models]), models[0].provider
+    )
 
 
 def _openai_models(settings: Settings, model: str) -> list[NamedModel]:

@@ -1,7 +1,11 @@
 """What the operator's graphs are drawn from: contract section 6, `/metrics`."""
 
-from collections.abc import Callable, Iterator
-from typing import Final
+import math
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, Literal, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +22,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from yral_chat.core.cache import CacheCounters
+from yral_chat.core.errors import AppError, StorageFull
+from yral_chat.core.version import VERSION
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -27,6 +33,16 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 _REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TURN_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120)
 _FIRST_TOKEN_BUCKETS: Final = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
+_UNIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_JOB_BUCKETS: Final = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300)
+_LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+# Vendors name the model that answered, and could name a new one each time.
+MAX_MODELS: Final = 100
+OTHER: Final = "other"
+
+Extraction = Literal["found", "nothing", "skipped", "failed"]
+_EXTRACTIONS: Final[tuple[Extraction, ...]] = ("found", "nothing", "skipped", "failed")
 
 # `_created` doubles every series and is read by nothing that reads text 0.0.4. The switch is the process's.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -67,6 +83,7 @@ class Metrics:
         )
         self._tokens = self._counter("ai_tokens_total", "Tokens as billed", "provider", "model", "kind")
         self._circuits = self._gauge("circuit_breaker_state", "0 closed, 1 half-open, 2 open", "service")
+        self._transitions = self._counter("circuit_breaker_transitions_total", "Changes of state", "service", "to")
         self.ws_connections = self._gauge("ws_connections", "Open WebSockets")
         self._refusals = self._counter("rate_limit_exceeded_total", "Refused for a limit", "limit_type")
         self._overload = self._counter("overload_refusals_total", "Refused because too much waits or runs", "reason")
@@ -75,13 +92,50 @@ class Metrics:
             "database_queue_oldest_seconds", "How long the first of them has waited", "queue"
         )
         self._moderation = self._counter("moderation_total", "Decisions of the rules", "rule_kind", "outcome")
-        self.db_pool_in_use = self._gauge("db_pool_in_use", "Database connections in use")
+        self.db_up = self._gauge("db_up", "1 when the database answered the last time that somebody looked")
+        self._db_pool_size = self._gauge("db_pool_size", "Database connections")
+        self._db_pool_in_use = self._gauge("db_pool_in_use", "Database connections in use")
+        self._units = Histogram(
+            "db_unit_seconds",
+            "Units of work, from handing in to the answer, waiting included",
+            ("kind",),
+            buckets=_UNIT_BUCKETS,
+            registry=self.registry,
+        )
+        self._units_failed = self._counter(
+            "db_units_failed_total", "Units of work that the database failed, not the request", "kind"
+        )
+        self._disk_free = self._gauge("disk_free_bytes", "Free space where DATA_DIR lies")
+        self._memories = self._counter("memory_extractions_total", "Turns looked through for memories", "outcome")
+        self.event_loop_lag = Histogram(
+            "event_loop_lag_seconds",
+            "How late the event loop came to something, looked at twice a second",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
+        self.job_duration = Histogram(
+            "job_duration_seconds",
+            "Runs of jobs (in groups) and chores, failed ones too",
+            ("name",),
+            buckets=_JOB_BUCKETS,
+            registry=self.registry,
+        )
         self.jobs_failed = self._counter("jobs_failed_total", "Failed runs of jobs and chores", "name")
         self._jobs_depth = self._gauge("job_queue_depth", "Jobs that wait or run", "name")
         self._jobs_age = self._gauge("job_oldest_seconds", "Age of the oldest job that is not done", "name")
         self._jobs_dead = self._gauge("jobs_dead", "Jobs that were tried too often and wait for the operator")
+        self._gauge("yral_chat_build_info", "Always 1", "version", "python").labels(
+            VERSION, platform.python_version()
+        ).set(1)
         self._caches = _CacheCollector()
         self.registry.register(self._caches)
+        for kind in ("read", "write"):
+            self._units.labels(kind)
+            self._units_failed.labels(kind)
+        for outcome in _EXTRACTIONS:
+            self._memories.labels(outcome)
+        self._unit_children = {kind: self._units.labels(kind) for kind in ("read", "write")}
+        self._models: set[str] = set()
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._known_jobs: set[str] = set()
         self._token_children: dict[tuple[str, str, str], Counter] = {}
@@ -102,7 +156,7 @@ class Metrics:
         children[1].observe(seconds)
 
     def turn_finished(self, provider: str, model: str, outcome: str, seconds: float) -> None:
-        self._turns.labels(provider, model, outcome).inc()
+        self._turns.labels(provider, self._model_label(model), outcome).inc()
         self.turn_duration.observe(seconds)
 
     def tokens_used(self, provider: str, model: str, kind: str, count: int) -> None:
@@ -110,8 +164,26 @@ class Metrics:
         key = (provider, model, kind)
         child = self._token_children.get(key)
         if child is None:
-            child = self._token_children[key] = self._tokens.labels(*key)
+            child = self._tokens.labels(provider, self._model_label(model), kind)
+            if len(self._token_children) < 10 * MAX_MODELS:
+                self._token_children[key] = child
         child.inc(count)
+
+    def unit_finished(self, kind: str, seconds: float, error: BaseException | None) -> None:
+        """A unit of work, `read` or `write`; a refusal is the unit's own answer and no failure of the database."""
+        self._unit_children[kind].observe(seconds)
+        if error is not None and _is_of_the_database(error):
+            self._units_failed.labels(kind).inc()
+
+    def memory_extracted(self, outcome: Extraction) -> None:
+        """`skipped`: there was nothing to look at, or nobody wants it."""
+        self._memories.labels(outcome).inc()
+
+    def jobs_known(self, names: Iterable[str]) -> None:
+        """Their series begin with zero: an alert on an increase misses the first failure otherwise."""
+        for name in names:
+            self.jobs_failed.labels(name)
+            self.job_duration.labels(name)
 
     def jobs_measured(self, depths: dict[str, int], ages: dict[str, float], dead: int) -> None:
         """By job name; a name that is empty now is zero."""
@@ -141,6 +213,31 @@ class Metrics:
     def watch_circuit(self, service: str, state: Callable[[], float]) -> None:
         """`state` is asked at each scrape: 0 closed, 1 half-open, 2 open."""
         self._circuits.labels(service).set_function(state)
+        for to in ("closed", "half_open", "open"):
+            self._transitions.labels(service, to)
+
+    def circuit_changed(self, service: str, to: str) -> None:
+        self._transitions.labels(service, to).inc()
+
+    def watch_pool(self, pool: Callable[[], tuple[int, int]]) -> None:
+        """`pool` is (size, in use) of the connections, asked at each scrape."""
+        self._db_pool_size.set_function(lambda: pool()[0])
+        self._db_pool_in_use.set_function(lambda: pool()[1])
+
+    def watch_disk(self, folder: Path) -> None:
+        """Asked at each scrape; not a number where the folder cannot be looked at."""
+
+        def free() -> float:
+            try:
+                return shutil.disk_usage(folder).free
+            except OSError:
+                return math.nan
+
+        self._disk_free.set_function(free)
+
+    def watch_sockets(self, counts: "SocketCounts") -> None:
+        """Read at each scrape, so that an event pays for no metric."""
+        self.registry.register(_SocketCollector(counts))
 
     def watch_cache(self, name: str, counters: Callable[[], CacheCounters]) -> None:
         """`counters` is asked at each scrape, so that a cache hit pays for no metric."""
@@ -149,6 +246,14 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus text format 0.0.4 (`CONTENT_TYPE`)."""
         return generate_latest(self.registry)
+
+    def _model_label(self, model: str) -> str:
+        """The name, or `other` for one too many."""
+        if model not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                return OTHER
+            self._models.add(model)
+        return model
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
@@ -173,3 +278,27 @@ class _CacheCollector(Collector):
             for name, values in counters.items():
                 held.add_metric((name,), getattr(values, field))
             yield held
+
+
+class SocketCounts(Protocol):
+    """Totals since the start."""
+
+    events_sent: int
+    slow_closed: int
+
+
+class _SocketCollector(Collector):
+    def __init__(self, counts: SocketCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("ws_events_sent", "Events sent, once for each socket", self._counts.events_sent)
+        yield CounterMetricFamily(
+            "ws_slow_closed", "Sockets closed because they could not keep up", self._counts.slow_closed
+        )
+
+
+def _is_of_the_database(error: BaseException) -> bool:
+    return (
+        not isinstance(error, AppError) or isinstance(error, StorageFull) or error.details.get("service") == "database"
+    )

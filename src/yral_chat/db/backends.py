@@ -5,25 +5,30 @@ from typing import Literal
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from yral_chat.db.database import Database, DatabaseUnusable
+from yral_chat.db.database import Database, DatabaseUnusable, Observe, unobserved
 from yral_chat.db.repositories.messages import MediaUrl
 from yral_chat.db.sqlite import SQLiteDatabase
 from yral_chat.db.waiting import MAX_WAITING
 
 
 def create_database(
-    url: str, *, pool_size: int = 10, media_url: MediaUrl = str, max_waiting: int = MAX_WAITING
+    url: str,
+    *,
+    pool_size: int = 10,
+    media_url: MediaUrl = str,
+    max_waiting: int = MAX_WAITING,
+    observe: Observe = unobserved,
 ) -> Database:
     """The database at `url` (`sqlite:///path` or `postgresql://…`), not yet opened. Raises DatabaseUnusable.
 
     `media_url` makes the address that messages show out of a reference to a file; `max_waiting` units of clients may
-    wait in a line.
+    wait in a line; `observe` is told of each unit.
     """
     if backend_of(url) == "sqlite":
-        return SQLiteDatabase(url, media_url, max_waiting=max_waiting)
+        return SQLiteDatabase(url, media_url, max_waiting=max_waiting, observe=observe)
     from yral_chat.db.postgres import PostgresDatabase  # with psycopg: 10 MB and 80 ms that SQLite does not need
 
-    return PostgresDatabase(url, pool_size=pool_size, media_url=media_url, max_waiting=max_waiting)
+    return PostgresDatabase(url, pool_size=pool_size, media_url=media_url, max_waiting=max_waiting, observe=observe)
 
 
 def backend_of(url: str) -> Literal["sqlite", "postgresql"]:

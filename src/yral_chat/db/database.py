@@ -5,10 +5,11 @@ across a model call, a socket or a lock (docs/decisions/0001).
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from loguru import logger
 
@@ -34,6 +35,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 AfterCommit = Callable[[], None]
+
+UnitKind = Literal["read", "write"]
+Observe = Callable[[UnitKind, float, BaseException | None], None]
+"""Told of each unit that ended: seconds since it was handed in, and its error."""
+
+
+def unobserved(kind: UnitKind, seconds: float, error: BaseException | None) -> None:
+    """Nobody looks."""
 
 
 class UnitOfWork:
@@ -176,7 +185,18 @@ class DatabaseUnusable(Exception):
 class Work:
     """One unit on its way through a database thread. The future belongs to the event loop."""
 
-    __slots__ = ("args", "callbacks", "deadline", "fn", "future", "is_committing", "kwargs", "outcome")
+    __slots__ = (
+        "args",
+        "callbacks",
+        "deadline",
+        "fn",
+        "future",
+        "is_committing",
+        "kind",
+        "kwargs",
+        "outcome",
+        "queued_at",
+    )
 
     def __init__(
         self,
@@ -184,7 +204,10 @@ class Work:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         future: "asyncio.Future[Any]",
+        kind: UnitKind,
     ) -> None:
+        self.kind = kind
+        self.queued_at = time.perf_counter()
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
@@ -209,8 +232,9 @@ class Work:
 class Deliveries:
     """Brings results from the database threads to the event loop: one wake-up for many results."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, observe: Observe) -> None:
         self._loop = loop
+        self._observe = observe
         self._done: deque[Work] = deque()
         self._is_scheduled = False
 
@@ -223,8 +247,10 @@ class Deliveries:
     def _deliver(self) -> None:
         # Cleared before draining: whatever is posted from here on schedules a round of its own.
         self._is_scheduled = False
+        ended_at = time.perf_counter()
         while self._done:
             work = self._done.popleft()
+            self._observe(work.kind, ended_at - work.queued_at, work.outcome[1])
             for callback in work.callbacks:
                 try:
                     callback()

@@ -16,7 +16,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Waiting, Work
+from yral_chat.db.database import (
+    DatabaseInUse,
+    DatabaseUnusable,
+    Deliveries,
+    Observe,
+    P,
+    T,
+    UnitOfWork,
+    Waiting,
+    Work,
+    unobserved,
+)
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.messages import MediaUrl
 from yral_chat.db.waiting import MAX_WAITING, Line, begin
@@ -114,7 +125,7 @@ class _Unit(Work):
         *,
         is_read: bool,
     ) -> None:
-        super().__init__(fn, args, kwargs, future)
+        super().__init__(fn, args, kwargs, future, "read" if is_read else "write")
         self.is_read = is_read
 
 
@@ -123,8 +134,17 @@ class PostgresDatabase:
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, *, pool_size: int, media_url: MediaUrl = str, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int,
+        media_url: MediaUrl = str,
+        max_waiting: int = MAX_WAITING,
+        observe: Observe = unobserved,
+    ) -> None:
         self._url = url
+        self._observe = observe
         self._media_url = media_url
         self._size = pool_size
         self._line: Line[_Unit] = Line(max_waiting)
@@ -183,7 +203,7 @@ class PostgresDatabase:
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._deliveries = Deliveries(self._loop)
+        self._deliveries = Deliveries(self._loop, self._observe)
         for number in range(self._size):
             thread = threading.Thread(target=self._work_forever, name=f"db-{number}", daemon=True)
             self._threads.append(thread)

@@ -22,7 +22,19 @@ from sqlalchemy.pool import NullPool
 
 from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable, Deliveries, P, T, UnitOfWork, Waiting, Work
+from yral_chat.db.database import (
+    DatabaseInUse,
+    DatabaseUnusable,
+    Deliveries,
+    Observe,
+    P,
+    T,
+    UnitKind,
+    UnitOfWork,
+    Waiting,
+    Work,
+    unobserved,
+)
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.messages import MediaUrl
 from yral_chat.db.waiting import MAX_WAITING, Line, begin
@@ -152,7 +164,7 @@ class Checkpoint(Work):
     __slots__ = ()
 
     def __init__(self, future: "asyncio.Future[Any]") -> None:
-        super().__init__(_nothing, (), {}, future)
+        super().__init__(_nothing, (), {}, future, "write")
 
     def checkpoint(self, connection: Connection) -> None:
         """The outcome is whether it is empty now."""
@@ -172,8 +184,16 @@ class SQLiteDatabase:
 
     dialect = "sqlite"
 
-    def __init__(self, url: str, media_url: MediaUrl = str, *, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(
+        self,
+        url: str,
+        media_url: MediaUrl = str,
+        *,
+        max_waiting: int = MAX_WAITING,
+        observe: Observe = unobserved,
+    ) -> None:
         self.path = database_path(url)
+        self._observe = observe
         self._media_url = media_url
         self._writes: Line[Work] = Line(max_waiting)
         self._reads: Line[Work] = Line(max_waiting)
@@ -199,7 +219,7 @@ class SQLiteDatabase:
     async def open(self) -> None:
         check_file(self.path)
         self._loop = asyncio.get_running_loop()
-        self._deliveries = Deliveries(self._loop)
+        self._deliveries = Deliveries(self._loop, self._observe)
         version = load_driver().sqlite_version_info
         if is_corrupting(version):
             logger.warning("sqlite.version_can_corrupt", version=".".join(map(str, version)), fixed_in="3.51.3")
@@ -236,10 +256,10 @@ class SQLiteDatabase:
         return {"writes": self._writes.waiting(), "reads": self._reads.waiting()}
 
     async def read(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._submit(self._reads, fn, args, kwargs)
+        return await self._submit(self._reads, "read", fn, args, kwargs)
 
     async def write(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._submit(self._writes, fn, args, kwargs)
+        return await self._submit(self._writes, "write", fn, args, kwargs)
 
     async def scrub(self) -> bool:
         """By the writer, which alone checkpoints. False when a reader kept it from emptying the log."""
@@ -250,12 +270,17 @@ class SQLiteDatabase:
         return is_empty
 
     def _submit(
-        self, line: Line[Work], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        line: Line[Work],
+        kind: UnitKind,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> "asyncio.Future[T]":
         if not self._is_open:
             raise ServiceUnavailable("The database is closed", details={"service": "database"})
         future: asyncio.Future[T] = self._loop.create_future()
-        line.join(Work(fn, args, kwargs, future))
+        line.join(Work(fn, args, kwargs, future, kind))
         return future
 
     def _read_forever(self, connection: Connection) -> None:

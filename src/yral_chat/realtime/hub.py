@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import orjson
 from loguru import logger
 
@@ -176,10 +177,18 @@ def parse_event_id(event_id: str | None, attempt: int, length: int) -> int | Non
     return int(tail) if int(tail) <= length else None
 
 
+class SocketCounts(msgspec.Struct):
+    """Totals since the start."""
+
+    events_sent: int = 0  # once for each socket
+    slow_closed: int = 0
+
+
 class Listener:
     """One socket's bounded queue. The socket's task takes frames; `closed` ends it."""
 
-    def __init__(self, user_id: str, *, wants_deltas: bool) -> None:
+    def __init__(self, user_id: str, *, wants_deltas: bool, counts: SocketCounts | None = None) -> None:
+        self._counts = counts or SocketCounts()
         self.user_id = user_id
         self.wants_deltas = wants_deltas
         # Durable events up to this one were sent by replay, or are not wanted. None: the replay is being read.
@@ -197,6 +206,7 @@ class Listener:
         self._bytes += _size(frame)
         if len(self._frames) > MAX_WAITING_FRAMES or self._bytes > MAX_WAITING_BYTES:
             self._frames.clear()
+            self._counts.slow_closed += 1
             self.close(TOO_SLOW, "the socket cannot keep up")
             return
         self._wake()
@@ -214,6 +224,7 @@ class Listener:
                 seq, frame = self._frames.popleft()
                 self._bytes -= _size(frame)
                 if not 0 < seq <= (self.replayed_through or 0):
+                    self._counts.events_sent += 1
                     return frame
             if self.closed is not None:
                 return None
@@ -243,6 +254,7 @@ class Hub:
     """See the module. All methods belong to the event loop."""
 
     def __init__(self, *, max_sockets_per_user: int) -> None:
+        self.counts = SocketCounts()
         self._max_sockets = max_sockets_per_user
         self._replies: dict[str, ReplyStream] = {}
         self._inboxes: dict[str, _Inbox] = {}
@@ -318,7 +330,7 @@ class Hub:
 
     def connect(self, user_id: str, *, wants_deltas: bool) -> Listener:
         """Adds a socket; from now on its events wait for it. The oldest gives way above the limit."""
-        listener = Listener(user_id, wants_deltas=wants_deltas)
+        listener = Listener(user_id, wants_deltas=wants_deltas, counts=self.counts)
         inbox = self._inboxes.setdefault(user_id, _Inbox())
         inbox.listeners.append(listener)
         # One that is closed already, but stuck in what it was sending, takes nobody's place.

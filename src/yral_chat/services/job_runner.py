@@ -7,8 +7,8 @@ unit: so a job that was done is gone, and one that was not is done again. Names 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import msgspec
 from loguru import logger
@@ -69,6 +69,8 @@ class JobRunner:
         """`kinds` by job name; `chores` are (name, every so many seconds, what): a run that takes longer is not
         joined by the next."""
         self._kinds = kinds
+        if self._metrics is not None:
+            self._metrics.jobs_known([*kinds, *(name for name, _, _ in chores)])
         self._tasks = [asyncio.create_task(self._work(), name="jobs")]
         self._tasks += [
             asyncio.create_task(self._repeat(name, seconds, chore), name=name) for name, seconds, chore in chores
@@ -146,8 +148,9 @@ class JobRunner:
 
     async def _handle(self, name: str, group: list[Job]) -> None:
         try:
-            async with asyncio.timeout(HANDLER_SECONDS):
-                await self._kinds[name].handle(group)
+            with self._timed(name):
+                async with asyncio.timeout(HANDLER_SECONDS):
+                    await self._kinds[name].handle(group)
         except WebhookPaused as error:
             await self._postpone(group, error)
         except Exception as error:  # noqa: BLE001 - a job may fail in any way; it is noted and tried again
@@ -178,6 +181,15 @@ class JobRunner:
         await self._database.write(
             lambda uow: uow.jobs.retry(job.id, run_at=run_at, error=_reason(error), is_dead=is_dead)
         )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._metrics is not None:
+                self._metrics.job_duration.labels(name).observe(time.monotonic() - started)
 
     def _count_failure(self, name: str) -> None:
         if self._metrics is not None:
@@ -247,7 +259,8 @@ class JobRunner:
         while True:
             started = time.monotonic()
             try:
-                await chore()
+                with self._timed(name):
+                    await chore()
             except Exception:  # noqa: BLE001 - as above
                 self._count_failure(name)
                 logger.exception("chore.failed", chore=name)

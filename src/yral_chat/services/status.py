@@ -1,8 +1,8 @@
 """StatusService: is everything well, and how much is there (contract section 6)."""
 
-import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Literal
 
 from yral_chat.clients.identity import TokenVerifier
@@ -10,14 +10,18 @@ from yral_chat.clients.images import ImageModel
 from yral_chat.clients.model_chain import ModelChain
 from yral_chat.clients.profiles import ProfileClient
 from yral_chat.clients.push import Webhook
-from yral_chat.clients.resilience import CircuitBreaker, CircuitState
+from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.clients.storage import StorageService
 from yral_chat.clients.transcription import Transcriber
-from yral_chat.core.clock import now, to_text
+from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
-from yral_chat.core.errors import AppError
+from yral_chat.core.errors import AppError, ServiceUnavailable
+from yral_chat.core.fresh import Fresh
+from yral_chat.core.metrics import Metrics
 from yral_chat.core.version import SERVICE_NAME, VERSION
-from yral_chat.db.database import Database
+from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.repositories.counters import Totals
+from yral_chat.services.job_runner import JobRunner
 from yral_chat.services.turns import TurnEngine
 
 DATABASE_SECONDS = 2.5  # the whole answer must come within 3 s
@@ -65,6 +69,8 @@ class StatusService:
         image_model: ImageModel | None,
         *,
         push: Webhook,
+        jobs: JobRunner,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -75,6 +81,11 @@ class StatusService:
         self._storage = storage
         self._generators = {"transcription": transcriber, "images": image_model}
         self._push = push
+        self._metrics = metrics
+        # Each is asked for by anybody, or by machines: however often, the database is read once a second.
+        self._probe = Fresh(self._probe_database, patience=DATABASE_SECONDS)
+        self._counts = Fresh(lambda: database.read(_count), patience=DATABASE_SECONDS)
+        self._jobs = Fresh(jobs.measure, patience=DATABASE_SECONDS)
         self._started = time.monotonic()
 
     async def health(self) -> dict[str, Any]:
@@ -82,24 +93,17 @@ class StatusService:
         services: dict[str, Service] = {"database": await self._database_service()}
         services |= {name: service("disabled") for name in _DISABLED}
         services["event_bus"] = service("up")
-        identity = self._verifier.status()
-        services["identity"] = service(
-            identity, error="the keys of an issuer cannot be fetched" if identity == "down" else None
-        )
+        services["identity"] = self._identity()
         if self._profiles.is_enabled:
-            has_failed = self._profiles.has_failed
-            error = "the profile service does not answer" if has_failed else None
-            services["profiles"] = service("down" if has_failed else "up", error=error)
+            services["profiles"] = _of_circuit(self._profiles.breaker, "the profile service fails")
         services["storage"] = (
-            service("up")
-            if self._storage.is_local
-            else _of_circuit(self._storage.breaker.state, "the object store fails")
+            service("up") if self._storage.is_local else _of_circuit(self._storage.breaker, "the object store fails")
         )
         for name, generator in self._generators.items():
             if generator is not None:
-                services[name] = _of_circuit(_best(generator.circuits()), "the provider fails")
+                services[name] = _of_circuit(_best(generator.circuits().values()), "the provider fails")
         if self._push.is_enabled:
-            services["push"] = _of_circuit(self._push.breaker.state, "the receiver of pushes fails")
+            services["push"] = _of_circuit(self._push.breaker, "the receiver of pushes fails")
         services |= self._models()
         return {
             "status": _overall(services),
@@ -118,7 +122,10 @@ class StatusService:
     async def status(self) -> dict[str, Any]:
         """The body of `/status`."""
         database = await self._database_service()
-        totals, active = await self._database.read(lambda uow: (uow.counters.totals(), uow.influencers.count_active()))
+        try:
+            totals, active = await self._counts.get()
+        except TimeoutError:
+            raise ServiceUnavailable("The database does not answer", details={"service": "database"}) from None
         size, busy = self._database.pool()
         return {
             "service": SERVICE_NAME,
@@ -138,33 +145,69 @@ class StatusService:
             "timestamp": to_text(now()),
         }
 
+    async def measure(self) -> None:
+        """Brings up to date what `/metrics` shows of the database, if that answers."""
+        await self._database_service()
+        with suppress(AppError, TimeoutError):  # a database that is away must not hide the other series
+            await self._jobs.get()
+
+    async def close(self) -> None:
+        for asking in (self._probe, self._counts, self._jobs):
+            await asking.close()
+
     async def _database_service(self) -> Service:
-        started = time.monotonic()
         try:
-            async with asyncio.timeout(DATABASE_SECONDS):
-                await self._database.read(lambda uow: uow.counters.has_deltas())
+            latency_ms = await self._probe.get()
         except (AppError, TimeoutError):
+            self._metrics.db_up.set(0)
             return service("down", error="the database does not answer")
-        latency_ms = round((time.monotonic() - started) * 1000)
+        self._metrics.db_up.set(1)
         return service("up", latency_ms=latency_ms, pool=self._database.pool())
+
+    async def _probe_database(self) -> int:
+        """How many milliseconds the smallest of reads takes."""
+        started = time.monotonic()
+        await self._database.read(lambda uow: uow.counters.has_deltas())
+        return round((time.monotonic() - started) * 1000)
+
+    def _identity(self) -> Service:
+        """The worst issuer stands for all: its tokens are the ones that may be refused."""
+        state = self._verifier.status()
+        failing = "the keys of an issuer cannot be fetched"
+        circuits = self._verifier.circuits()
+        worst = max(circuits, key=lambda breaker: _ORDER[breaker.state], default=None)
+        if worst is not None and worst.state != "closed":
+            return _of_circuit(worst, failing)
+        error = failing if state == "down" else None
+        return service(state, circuit="closed" if circuits else None, error=error)
 
     def _models(self) -> dict[str, Service]:
         services: dict[str, Service] = {}
         for provider, circuits in self._model.circuits().items():
-            services[f"llm_{provider}"] = _of_circuit(_best(circuits), "the model provider fails")
+            services[f"llm_{provider}"] = _of_circuit(_best(circuits.values()), "the model provider fails")
         return services
 
 
-def _best(circuits: Mapping[str, CircuitBreaker]) -> CircuitState:
-    """The state that stands for a provider; closed where there is nothing that could be down."""
-    return min((breaker.state for breaker in circuits.values()), key=_ORDER.__getitem__, default="closed")
+def _count(uow: UnitOfWork) -> tuple[Totals, int]:
+    return uow.counters.totals(), uow.influencers.count_active()
 
 
-def _of_circuit(circuit: CircuitState, failing: str) -> Service:
-    """`failing` says what is wrong while it is not closed."""
-    if circuit == "closed":
-        return service("up", circuit=circuit)
-    return service("down" if circuit == "open" else "degraded", circuit=circuit, error=failing)
+def _best(circuits: Iterable[CircuitBreaker]) -> CircuitBreaker | None:
+    """The one that stands for a provider; None where there is nothing that could be down."""
+    return min(circuits, key=lambda breaker: _ORDER[breaker.state], default=None)
+
+
+def _of_circuit(breaker: CircuitBreaker | None, failing: str) -> Service:
+    """`failing` says what is wrong while it is not closed; why and since when follow."""
+    if breaker is None or breaker.down_seconds is None:
+        return service("up", circuit="closed")
+    since = to_text((now() - round(breaker.down_seconds * SECOND)) // SECOND * SECOND)
+    circuit = breaker.state
+    return service(
+        "down" if circuit == "open" else "degraded",
+        circuit=circuit,
+        error=f"{failing}: {breaker.opened_reason}, since {since}",
+    )
 
 
 def _overall(services: dict[str, Service]) -> str:

@@ -1,7 +1,8 @@
 """Who makes the pictures: chosen by the settings."""
 
+from yral_chat.clients.circuits import build_breaker
 from yral_chat.clients.images.model import ImageModel
-from yral_chat.clients.model_chain import build_breaker, secret
+from yral_chat.clients.model_chain import secret
 from yral_chat.core.config import Settings
 
 
@@ -15,7 +16,7 @@ def build_image_model(settings: Settings) -> ImageModel | None:
         return ReplicateClient(
             token=secret(settings.replicate_api_token),
             models=settings.image_models,
-            breaker=build_breaker(settings),
+            breaker=build_breaker(settings, f"images:{settings.image_models[0]}"),
             base_url=settings.replicate_base_url,
         )
     if settings.openai_image_model is not None and has_openai:
@@ -24,7 +25,7 @@ def build_image_model(settings: Settings) -> ImageModel | None:
         return OpenAIImagesClient(
             api_key=secret(settings.openai_api_key),
             model=settings.openai_image_model,
-            breaker=build_breaker(settings),
+            breaker=build_breaker(settings, f"images:{settings.openai_image_model}"),
             base_url=settings.openai_base_url,
         )
     if settings.is_offline_model_allowed:

@@ -20,7 +20,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from yral_chat.clients.resilience import Backoff, CircuitBreaker
+from yral_chat.clients.resilience import Backoff, CircuitBreaker, Reason
 from yral_chat.clients.storage.keys import is_key, key_in, media_type
 from yral_chat.clients.vendor_http import VendorHttp
 from yral_chat.core.config import Settings
@@ -69,11 +69,12 @@ class RemoteFile(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """How one attempt failed. `is_outage` counts against the circuit; `is_passing` is worth another attempt."""
+    """How one attempt failed. `cause` counts against the circuit, None does not; `is_passing` is worth another
+    attempt."""
 
     reason: str
+    cause: Reason | None
     error: type[AppError] = StorageUnavailable
-    is_outage: bool = True
     is_passing: bool = False
 
 
@@ -215,8 +216,8 @@ class S3Bucket:
             if not isinstance(answer, Failure):
                 admission.succeed()
                 return answer
-            if answer.is_outage:
-                admission.fail(answer.reason)
+            if answer.cause is not None:
+                admission.fail(answer.cause)
             elif answer.error is MediaNotFound:
                 admission.succeed()
         if answer.error is not StorageUnavailable:
@@ -245,9 +246,9 @@ class S3Bucket:
                     text = await response.content.read(MAX_ERROR_BYTES)
             return _failure_of(response.status, method, text) or response
         except TimeoutError:  # some of aiohttp's errors are this, too
-            return Failure("no answer in time")
+            return Failure("no answer in time", "timeout")
         except aiohttp.ClientError as error:  # its text has the URL in it
-            return Failure(type(error).__name__, is_passing=True)
+            return Failure(type(error).__name__, "unreachable", is_passing=True)
 
     async def _moving(self, body: Body, limit: asyncio.Timeout) -> Chunks:
         """The body; each piece that the other side takes gives it more time."""
@@ -283,17 +284,17 @@ def _failure_of(status: int, method: Method, text: bytes) -> Failure | None:
     code = found[1].decode() if found else ""
     reason = f"{status} {code}".rstrip()
     if status == 507 or code in _FULL:
-        return Failure(reason, StorageFull, is_outage=False)
+        return Failure(reason, None, StorageFull)
     if status == 404 and code != "NoSuchBucket" and method != "PUT":
-        return Failure(reason, MediaNotFound, is_outage=False)
+        return Failure(reason, None, MediaNotFound)
     if (status, code, method) == (403, "AccessDenied", "GET"):
         # Also the answer for a missing object to keys that may not list the bucket.
         log.warning("storage.denied", method=method)
-        return Failure(reason, MediaNotFound, is_outage=False)
+        return Failure(reason, None, MediaNotFound)
     if status == 429 or status >= 500:
-        return Failure(reason, is_passing=True)
+        return Failure(reason, "overloaded", is_passing=True)
     # Wrong keys, another region, no such bucket: nothing works until somebody sets it right.
-    return Failure(reason, is_outage=status in (401, 403, 404) or status < 400)
+    return Failure(reason, "rejected" if status in (401, 403, 404) or status < 400 else None)
 
 
 def _with_bucket(base: str, bucket: str) -> str:

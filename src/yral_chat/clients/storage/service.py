@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from yral_chat.clients.circuits import build_breaker
 from yral_chat.clients.kept_secrets import load_kept_secret
-from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.clients.storage.keys import PUBLIC, is_key, key_in, quoted
 from yral_chat.clients.storage.local import LocalFile, LocalFolder
 from yral_chat.clients.storage.s3 import SILENCE_SECONDS, RemoteFile, S3Bucket
@@ -33,7 +33,7 @@ class StorageService:
         silence_seconds: float = SILENCE_SECONDS,
         now: Clock = time.time,
     ) -> None:
-        self.breaker = CircuitBreaker(failures=settings.breaker_failures, open_seconds=settings.breaker_open_seconds)
+        self.breaker = build_breaker(settings, "storage")
         self._base = f"{settings.base_url}/media/"
         self._signer = UrlSigner(signing_key)
         self._lifetime = settings.media_url_expires_seconds

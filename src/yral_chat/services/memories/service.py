@@ -11,6 +11,7 @@ from yral_chat.clients.language_model import ModelCall, ModelFailure, Persona
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import MemoryNotFound
+from yral_chat.core.metrics import Extraction, Metrics
 from yral_chat.core.objects import VOICE_MESSAGE, Time
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
@@ -58,8 +59,14 @@ class MemoryService:
     """See the module. The routes raise ConversationNotFound, NotYourConversation, Conflict in a human chat."""
 
     def __init__(
-        self, settings: Settings, database: Database, influencers: InfluencerService, model: BackgroundModel
+        self,
+        settings: Settings,
+        database: Database,
+        influencers: InfluencerService,
+        model: BackgroundModel,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics
         self._settings = settings
         self._database = database
         self._influencers = influencers
@@ -89,14 +96,23 @@ class MemoryService:
         source = await self._database.read(self._find_source, job)
         calls: list[ModelCall] = []
         facts: list[Fact] = []
+        outcome: Extraction = "skipped"
         if source is not None:
             try:
                 facts = await self._find_facts(source, calls)
+                outcome = "found" if facts else "nothing"
             except ModelFailure as failure:
                 if not is_final(failure):
+                    self._count("failed")
                     await self._database.write(_keep_cost, job, calls)
                     raise
+                outcome = "failed"
         await self._database.write(self._store, job, source, facts, calls)
+        self._count(outcome)
+
+    def _count(self, outcome: Extraction) -> None:
+        if self._metrics is not None:
+            self._metrics.memory_extracted(outcome)
 
     async def _find_facts(self, source: Source, calls: list[ModelCall]) -> list[Fact]:
         if self._model.is_offline:
