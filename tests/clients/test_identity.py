@@ -415,6 +415,57 @@ async def test_an_unknown_key_id_causes_one_fetch_per_minute(server: KeyServer) 
         assert server.requests == 3
 
 
+async def test_an_issuer_that_fails_is_left_alone_until_one_probe_has_found_it_again(server: KeyServer) -> None:
+    clock = Clock(0.0)
+    settings = configured(Issuer(issuer=ISSUER, jwks_url=server.url), breaker_failures=3, breaker_open_seconds=30)
+    server.status = 503
+
+    async def failing(verifier: TokenVerifier) -> int:
+        """Asks with tokens of five people at the same time; returns after how many seconds they should come again."""
+        texts = [token(sub=f"user-{n}") for n in range(5)]
+        errors = await asyncio.gather(*(verifier.verify(text) for text in texts), return_exceptions=True)
+        (wait,) = {error.retry_after for error in errors if isinstance(error, ServiceUnavailable)}
+        assert wait is not None
+        return wait
+
+    async with verifying(settings, monotonic=clock) as verifier:
+        (circuit,) = verifier.circuits()
+        for _ in range(3):
+            clock.seconds += 5
+            await failing(verifier)
+        assert (server.requests, circuit.state, circuit.opened_reason) == (3, "open", "overloaded")
+        clock.seconds += 29
+        assert await failing(verifier) == 1
+        assert server.requests == 3, "an open circuit asks nobody"
+        clock.seconds += 1
+        assert 54 <= await failing(verifier) <= 66, "one failed probe doubles the wait"
+        assert server.requests == 4
+        clock.seconds += circuit.retry_after
+        server.status = 200
+        assert (await verifier.verify(token())).user_id == "user-1"
+        assert (server.requests, circuit.state, verifier.status()) == (5, "closed", "up")
+
+
+async def test_an_open_circuit_refuses_no_token_whose_key_is_known(server: KeyServer) -> None:
+    clock = Clock(0.0)
+    settings = configured(Issuer(issuer=ISSUER, jwks_url=server.url), breaker_failures=1, breaker_open_seconds=600)
+    async with verifying(settings, monotonic=clock) as verifier:
+        await verifier.verify(token(headers={"kid": "rsa"}))
+        server.status = 503
+        clock.seconds += 60
+        assert await refusal(verifier, token(headers={"kid": "unknown"})) == "Unknown signing key"
+        (circuit,) = verifier.circuits()
+        assert circuit.state == "open"
+        for n in range(3):
+            clock.seconds += 60  # the pause between two fetches is over, that of the circuit is not
+            assert (await verifier.verify(token(sub=f"user-{n}", headers={"kid": "rsa"}))).user_id == f"user-{n}"
+            assert await refusal(verifier, token(headers={"kid": f"unknown-{n}"})) == "Unknown signing key"
+        clock.seconds += 4000  # the keys are old by now, and still good enough
+        server.gate.clear()
+        assert (await verifier.verify(token(sub="late", headers={"kid": "rsa"}))).user_id == "late"
+        assert server.requests == 2
+
+
 @pytest.mark.parametrize("fault", ["status", "no json", "no keys", "useless keys", "too large", "refused"])
 async def test_unreachable_keys_are_503_and_come_back(server: KeyServer, fault: str) -> None:
     clock, url = Clock(0.0), server.url

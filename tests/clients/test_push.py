@@ -1,5 +1,6 @@
 """Webhooks against a receiver that checks signatures, fails and hangs."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -64,3 +65,30 @@ async def test_without_an_address_nothing_is_sent() -> None:
     webhook = Webhook(None, SECRET, CircuitBreaker())
     await webhook.send({}, "job-1")
     assert not webhook.is_enabled
+
+
+async def test_a_receiver_that_fails_is_left_alone_until_one_probe_has_found_it_again(
+    receiver: WebhookReceiver,
+) -> None:
+    now = 1000.0
+    breaker = CircuitBreaker("push", failures=3, open_seconds=30, clock=lambda: now, draw=lambda: 0.5)
+    webhook = Webhook(receiver.url, SECRET, breaker, seconds=2)
+    receiver.statuses = [500] * 5
+    for _ in range(3):
+        with pytest.raises(WebhookFailed):
+            await webhook.send({}, "job")
+    waits = []
+    for _ in range(2):
+        with pytest.raises(WebhookPaused) as paused:
+            await webhook.send({}, "job")
+        waits.append(paused.value.seconds)
+        now += breaker.retry_after
+        together = await asyncio.gather(*(webhook.send({}, "job") for _ in range(4)), return_exceptions=True)
+        assert sorted(type(error).__name__ for error in together) == ["WebhookFailed"] + ["WebhookPaused"] * 3
+    assert waits == [30, 60]
+    assert len(receiver.received) == 3 + 2
+    assert (breaker.opened_reason, breaker.retry_after) == ("overloaded", 120)
+    now += 120
+    await webhook.send({}, "job")
+    assert breaker.state == "closed"
+    await webhook.close()
