@@ -19,7 +19,6 @@ from yral_chat.core.cache import LRUCache
 from yral_chat.core.config import Settings
 from yral_chat.core.credentials import ClientAddresses
 from yral_chat.core.errors import AppError, StorageFull
-from yral_chat.core.loop_lag import LoopLag
 from yral_chat.core.metrics import Metrics
 from yral_chat.core.objects import is_external
 from yral_chat.core.rate_limits import MemoryRateLimits
@@ -82,7 +81,9 @@ class Resources:
             observe=self.metrics.unit_finished,
         )
         self.running_turns = RunningTurns()
-        self.admission = Admission(settings, self.database, self._count_turns)
+        self.admission = Admission(
+            settings, self.database, self._count_turns, observe_lateness=self.metrics.event_loop_lag.observe
+        )
         self.model: ModelChain = build_model(settings)
         self.transcriber = build_transcriber(settings)
         self.image_model = build_image_model(settings)
@@ -90,7 +91,6 @@ class Resources:
         self.moderation = ModerationService(settings, self.metrics, self.model)
         self.hub = Hub(max_sockets_per_user=settings.ws_max_connections_per_user)
         self.jobs = JobRunner(self.database, self.metrics)
-        self.loop_lag = LoopLag(self.metrics.event_loop_lag.observe)
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
         self.public_files = PublicFiles()
         self.media = MediaService(
@@ -276,7 +276,6 @@ class Resources:
             await self.accounts.replay_erasures()
             self.admission.start()
             await self.engine.start()
-            self.loop_lag.start()
         except AppError as error:
             await self.database.close()
             raise DatabaseUnusable(_not_started(error)) from error
@@ -296,7 +295,6 @@ class Resources:
             await self.engine.drain(0)
         self.hub.close_all()
         await self.admission.close()
-        self.loop_lag.close()
         await self.engine.close()
         await self.completions.close()
         await self.jobs.close()

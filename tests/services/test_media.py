@@ -25,7 +25,7 @@ from yral_chat.services.overload import Admission
 async def media(database: Database, tmp_path: Path) -> AsyncIterator[MediaService]:
     settings = Settings(_env_file=None, environment="test", data_dir=tmp_path)
     files, storage = PublicFiles(), StorageService(settings, b"")
-    admission = Admission(settings, database, lambda: 0)
+    admission = Admission(settings, database, lambda: 0, observe_lateness=lambda _: None)
     yield MediaService(settings, database, storage, files, LRUCache(), admission=admission, wake_jobs=lambda: None)
     await files.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -45,7 +46,8 @@ class Fresh(Generic[T]):
 
     def _begin(self) -> "asyncio.Task[T]":
         self._began_at = time.monotonic()
-        self._task = asyncio.get_running_loop().create_task(_awaited(self._ask))
+        # In a context of its own: the correlation id and the deadline of the first who asks are not everybody's.
+        self._task = asyncio.get_running_loop().create_task(_awaited(self._ask), context=Context())
         self._task.add_done_callback(self._end)
         return self._task
 

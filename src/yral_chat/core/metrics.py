@@ -109,7 +109,7 @@ class Metrics:
         self._memories = self._counter("memory_extractions_total", "Turns looked through for memories", "outcome")
         self.event_loop_lag = Histogram(
             "event_loop_lag_seconds",
-            "How late the event loop came to something, looked at twice a second",
+            "How late the event loop came to something, looked at ten times a second",
             buckets=_LAG_BUCKETS,
             registry=self.registry,
         )

@@ -19,7 +19,16 @@ class Admission:
     event loop is late. Both are a few milliseconds until something is behind, whatever the machine.
     """
 
-    def __init__(self, settings: Settings, database: Database, count_turns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        count_turns: Callable[[], int],
+        *,
+        observe_lateness: Callable[[float], None],
+    ) -> None:
+        """`observe_lateness` is told after each pulse how late it was, in seconds."""
+        self._observe_lateness = observe_lateness
         self._most_turns = settings.max_turns
         self._seconds = settings.overload_seconds
         self._database = database
@@ -53,6 +62,7 @@ class Admission:
             self._due = loop.time() + PULSE_SECONDS
             await asyncio.sleep(PULSE_SECONDS)
             self._late = loop.time() - self._due
+            self._observe_lateness(self._late)
 
     async def close(self) -> None:
         if self._pulse is not None:
