@@ -90,6 +90,12 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         "image_page", "media", "history page (50) with images against texts", "×", 1.5, 1.3, is_gated=True, decimals=2
     ),
+    Quantity("export", "people", "export of 10,000 messages, CPU", "s", 5.0, 1.0, is_gated=True, decimals=2),
+    Quantity("export_wall", "people", "… by the clock", "s", 5.0, 1.0, decimals=2),
+    Quantity("filter", "people", "output filter, a chunk of 60 characters of base64", "µs", 50, 35, is_gated=True),
+    Quantity("filter_usual", "people", "… of ordinary words", "µs", 50, 35, is_gated=True),
+    Quantity("filter_delay", "people", "… added delay of a text that matches and stops", "ms", 50, 45),
+    Quantity("memories_latency", "people", "time to an answer, memories on against off", "×", 1.25, 1.1, decimals=2),
     Quantity("socket", "sockets", "idle WebSocket", "KB", 45, 35, is_gated=True, decimals=1),
     Quantity(
         "writes", "writes", "durable SQLite message writes, 32 tasks", "/s", 8000, 12000,

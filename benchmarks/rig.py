@@ -45,6 +45,7 @@ class Counts(msgspec.Struct, frozen=True):
     sockets: int = 1500
     uploads: int = 1000
     upload_megabytes: float = 19.0
+    exported: int = 10_000  # messages
     write_seconds: float = 1.0
     starts: int = 3
     crashes: int = 3
