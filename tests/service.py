@@ -102,6 +102,7 @@ class Service:
             "RATE_LIMIT_ENABLED": "false",
             **settings,
         }
+        self.command = [sys.executable, "-m", "yral_chat.cli", "serve"]
         self.running: Process | None = None
         self.url = ""
 
@@ -113,9 +114,8 @@ class Service:
         }
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment |= {name: value for name, value in self.settings.items() if value is not None}
-        command = [sys.executable, "-m", "yral_chat.cli", "serve"]
         # In a folder of its own, so that no .env of a developer has a say.
-        self.running = Process(command, environment, "open    http", self.folder)
+        self.running = Process(self.command, environment, "open    http", self.folder)
         line = self.running.wait_for_marker(START_SECONDS)
         self.url = line.split()[-1]
         # The same address after a restart, as a real server has it.

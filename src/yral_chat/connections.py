@@ -6,6 +6,7 @@ protocol with bounds; times are looked at once a second for all connections, so 
 
 import asyncio
 import resource
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -86,7 +87,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What cannot be parsed; uvicorn would answer in plain text."""
-        self._refuse(BadRequest(msg.rstrip(".")))
+        failure = sys.exception()
+        if failure is not None and isinstance(failure.__context__, MemoryError):  # for the body, not the parser's fault
+            self.bounds.refused("memory")
+            self._refuse(Overloaded("memory"))
+        else:
+            self._refuse(BadRequest(msg.rstrip(".")))
 
     def pause_writing(self) -> None:
         super().pause_writing()

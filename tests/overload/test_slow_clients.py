@@ -56,6 +56,7 @@ async def test_the_second_head_of_a_connection_has_no_more_time_than_the_first(s
         assert (await wire.answer()).status == 408
 
 
+@pytest.mark.long
 async def test_a_body_that_trickles_ends_the_connection(service: Service, api: Api) -> None:
     conversation = await api.open()
     path = messages(conversation["id"])
@@ -83,6 +84,7 @@ async def _trickle(wire: Wire) -> None:
         pass
 
 
+@pytest.mark.long
 async def test_a_body_that_comes_fast_enough_may_take_its_time(service: Service, api: Api) -> None:
     """For longer than the limit, in pieces of more than the least rate."""
     body = b'{"influencer_id": "' + b"x" * 12_000 + b'"}'
@@ -95,6 +97,7 @@ async def test_a_body_that_comes_fast_enough_may_take_its_time(service: Service,
         assert (await wire.answer()).status == 422
 
 
+@pytest.mark.long
 async def test_a_reader_who_takes_nothing_is_dropped_and_gets_everything_later(
     service: Service, api: Api, model: FakeModel
 ) -> None:

@@ -1,11 +1,13 @@
 """Jobs are done once, tried again when they fail, and kept when they cannot be done."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from tests.waiting import until
+from tests.waiting import there, until
+from yral_chat.core import clock
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.errors import StorageUnavailable
 from yral_chat.core.metrics import Metrics
@@ -246,3 +248,46 @@ async def test_a_runner_that_is_woken_in_its_last_moment_ends(database: Database
         for _ in range(steps):
             await asyncio.sleep(0)
         await runner.close()
+
+
+@pytest.fixture
+def moved() -> Iterator[list[int]]:
+    """Seconds by which somebody has set the clock; the last one counts."""
+    offsets = [0]
+    clock.use(lambda: time.time_ns() + offsets[-1] * 1_000_000_000)
+    yield offsets
+    clock.use(time.time_ns)
+
+
+async def test_what_runs_is_not_begun_again_when_the_clock_is_set_forward(
+    database: Database, work: Work, moved: list[int]
+) -> None:
+    runner = JobRunner(database)
+    gate = asyncio.Event()
+    begun: list[str] = []
+
+    async def handle(jobs: list[Job]) -> None:
+        begun.extend(job.payload["name"] for job in jobs)
+        await gate.wait()
+        await work.handle(jobs)
+
+    runner._kinds = {"work": Kind(handle, group=1, at_once=3)}
+    await database.write(add, "slow")
+    await runner._begin_due()
+    await until(there(lambda: begun == ["slow"]), what="the job runs")
+    moved.append(3600)
+    assert await runner._begin_due() == 0
+    gate.set()
+    assert await runner.run_due() == 0
+    assert (begun, work.done) == (["slow"], ["slow"])
+
+
+async def test_what_waits_does_not_wait_longer_when_the_clock_is_set_back(
+    database: Database, runner: JobRunner, work: Work, moved: list[int]
+) -> None:
+    await database.write(add, "due")
+    moved.append(-3600)
+    assert await runner.run_due() == 0, "by the new time it is due in an hour"
+    await runner._follow_clock()
+    assert await runner.run_due() == 1
+    assert work.done == ["due"]

@@ -29,6 +29,7 @@ from jwt.algorithms import get_default_algorithms
 from yral_chat.clients.circuits import BadStatus, build_breaker, reason_of
 from yral_chat.clients.kept_secrets import MIN_SECRET_BYTES, load_kept_secret
 from yral_chat.clients.resilience import Admission, CircuitBreaker
+from yral_chat.core import clock
 from yral_chat.core.config import Issuer, Settings
 from yral_chat.core.errors import ServiceUnavailable, Unauthorized
 from yral_chat.core.ids import UserId
@@ -95,7 +96,7 @@ class TokenVerifier:
         settings: Settings,
         dev_secret: bytes | None = None,
         *,
-        now: Clock = time.time,
+        now: Clock = clock.seconds_now,
         monotonic: Clock = time.monotonic,
         fetch_timeout_seconds: float = FETCH_TIMEOUT_SECONDS,
     ) -> None:
@@ -498,7 +499,7 @@ def issue_dev_token(
     secret: bytes, issuer: str, user_id: str, ttl_seconds: int, is_anonymous: bool = False
 ) -> tuple[str, int]:
     """A token of the development issuer, and its `exp` in seconds since the epoch."""
-    issued_at = int(time.time())
+    issued_at = int(clock.seconds_now())
     claims: dict[str, Any] = {"iss": issuer, "sub": user_id, "iat": issued_at, "exp": issued_at + ttl_seconds}
     if is_anonymous:
         claims["ext_is_anonymous"] = True

@@ -6,7 +6,6 @@ with the shared secret and refuses what is old (https://docs.stripe.com/webhooks
 
 import hashlib
 import hmac
-import time
 from typing import Any
 
 import aiohttp
@@ -14,6 +13,7 @@ import orjson
 
 from yral_chat.clients.circuits import reason_of
 from yral_chat.clients.resilience import CircuitBreaker
+from yral_chat.core import clock
 from yral_chat.core.version import SERVICE_NAME, VERSION
 
 # A job waits for it, and nobody else.
@@ -76,7 +76,7 @@ class Webhook:
     async def _post(self, url: str, body: bytes, key: str) -> int:
         headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, "Idempotency-Key": key}
         if self._secret is not None:
-            headers["X-Yral-Signature"] = signature(self._secret, body, int(time.time()))
+            headers["X-Yral-Signature"] = signature(self._secret, body, int(clock.seconds_now()))
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
         # A redirect could lead anywhere, and the body with it. The answer's body is not read: nobody needs it.

@@ -1,6 +1,7 @@
 """Time, in one shape: integer microseconds since the epoch, UTC. Text only at the edge."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -12,9 +13,28 @@ _MINUTES_A_DAY = 24 * 60
 _MINUTES = tuple(f"{minute // 60:02d}:{minute % 60:02d}" for minute in range(_MINUTES_A_DAY))
 
 
+Source = Callable[[], int]
+
+_source: Source = time.time_ns
+
+
 def now() -> int:
-    """The present as microseconds since the epoch."""
-    return time.time_ns() // 1_000
+    """The present as microseconds since the epoch.
+
+    It may jump, when somebody sets the machine's clock: durations are measured with `time.monotonic()`.
+    """
+    return _source() // 1_000
+
+
+def seconds_now() -> float:
+    """The same in seconds."""
+    return _source() / 1e9
+
+
+def use(source: Source) -> None:
+    """From now on the present is what `source` says, in nanoseconds: for tests that move the clock."""
+    global _source
+    _source = source
 
 
 @lru_cache(maxsize=1024)

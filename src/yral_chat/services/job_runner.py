@@ -34,6 +34,8 @@ GATHER_SECONDS = 0.1
 IDLE_SECONDS = 1.0
 # What is being done at the end gets so long; the rest is done after the next start.
 CLOSE_SECONDS = 10.0
+# Less is the clock being corrected little by little.
+CLOCK_STEP_SECONDS = 5
 BACKOFF_SECONDS = (1, 600)  # first and longest wait after a failure
 
 
@@ -64,6 +66,7 @@ class JobRunner:
         self._tasks: list[asyncio.Task[None]] = []
         self._running: dict[asyncio.Task[None], tuple[str, list[Job]]] = {}
         self._renewed = time.monotonic()
+        self._clock_offset = _clock_offset()
 
     def start(self, kinds: Mapping[str, Kind], chores: list[tuple[str, float, Chore]]) -> None:
         """`kinds` by job name; `chores` are (name, every so many seconds, what): a run that takes longer is not
@@ -110,7 +113,10 @@ class JobRunner:
         """Takes what is due and has a place, and begins it."""
         free = {name: kind.group * places for name, kind in self._kinds.items() if (places := self._places(name))}
         until = now() + LEASE_SECONDS * SECOND
-        jobs = await self._database.write(lambda uow: uow.jobs.lease_due(until, free))
+        leased = await self._database.write(lambda uow: uow.jobs.lease_due(until, free))
+        # A clock that is set forward ends leases of what is still being done here.
+        running = {job.id for _, group in self._running.values() for job in group}
+        jobs = [job for job in leased if job.id not in running]
         groups: dict[str, list[Job]] = {}
         for job in jobs:
             if self._is_too_old(job):
@@ -201,6 +207,7 @@ class JobRunner:
             try:
                 if not has_buried:
                     has_buried = await self._bury_strangers()
+                await self._follow_clock()
                 if is_woken or await self._database.read(lambda uow: uow.jobs.has_due(self._kinds)):
                     await self._begin_due()
                 await self._renew()
@@ -225,6 +232,14 @@ class JobRunner:
         if count:
             logger.warning("jobs.without_handler", count=count)
         return True
+
+    async def _follow_clock(self) -> None:
+        """What waits until a time does not wait an hour longer because somebody has set the clock back by one."""
+        offset = _clock_offset()
+        back, self._clock_offset = self._clock_offset - offset, offset
+        if back > CLOCK_STEP_SECONDS * SECOND:
+            moved = await self._database.write(lambda uow: uow.jobs.advance(back))
+            logger.warning("jobs.clock_set_back", seconds=back // SECOND, moved=moved)
 
     async def _renew(self) -> None:
         """What takes long stays ours."""
@@ -265,6 +280,11 @@ class JobRunner:
                 self._count_failure(name)
                 logger.exception("chore.failed", chore=name)
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
+
+
+def _clock_offset() -> int:
+    """Microseconds between the machine's clock, which may be set, and the one that only goes on."""
+    return now() - time.monotonic_ns() // 1_000
 
 
 def _reason(error: Exception) -> str:

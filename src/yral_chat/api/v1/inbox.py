@@ -1,7 +1,6 @@
 """The WebSocket of a person's inbox (contract section 10)."""
 
 import asyncio
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +12,7 @@ from yral_chat.api.deps import json_response
 from yral_chat.api.errors import errors
 from yral_chat.api.v1.event_schemas import CLIENT_FRAMES, CLOSE_CODES, event_documents
 from yral_chat.clients.identity import Identity
+from yral_chat.core import clock
 from yral_chat.core.credentials import socket_token
 from yral_chat.core.errors import AppError, Unauthorized
 from yral_chat.realtime.hub import DRAINING, Listener
@@ -53,7 +53,7 @@ async def open_inbox(websocket: WebSocket, user_id: str) -> None:
     # The token's end is the socket's end.
     loop = asyncio.get_running_loop()
     expiry = loop.call_later(
-        max(0.0, identity.expires_at - time.time()), listener.close, NOT_SIGNED_IN, "Token has expired"
+        max(0.0, identity.expires_at - clock.seconds_now()), listener.close, NOT_SIGNED_IN, "Token has expired"
     )
     try:
         if resources.turns.is_draining:

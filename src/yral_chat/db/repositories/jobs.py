@@ -63,6 +63,9 @@ _RENEW = Statement(update(jobs).where(jobs.c.id == bindparam("job")).values(run_
 _FREE = Statement(
     update(jobs).where(_ALIVE, jobs.c.attempts > 0, jobs.c.last_error.is_(None)).values(run_at=bindparam("time"))
 )
+_ADVANCE = Statement(
+    update(jobs).where(_ALIVE, jobs.c.run_at > bindparam("time")).values(run_at=jobs.c.run_at - bindparam("micros"))
+)
 _DELETE = Statement(delete(jobs).where(jobs.c.id == bindparam("job")))
 _RETRY = Statement(
     update(jobs)
@@ -157,6 +160,10 @@ class JobRepository:
     def free_all(self) -> int:
         """For the only process of a database, at its start: whoever was doing these is gone. Returns how many."""
         return self._executor.run(_FREE, {"time": now()})
+
+    def advance(self, micros: int) -> int:
+        """After the clock was set back: what waits is due so much earlier. Returns how many."""
+        return self._executor.run(_ADVANCE, {"time": now(), "micros": micros})
 
     def bury_strangers(self, names: Sequence[str]) -> int:
         """Jobs of other names have nobody who could do them: kept as dead. Returns how many."""
