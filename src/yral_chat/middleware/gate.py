@@ -83,6 +83,8 @@ class GateMiddleware:
                 self._shares.free(key)
 
     def _key(self, scope: Scope) -> str | None:
+        if (caller := scope["state"].get("caller")) is not None:  # who the rate limits found
+            return None if isinstance(caller, AppError) else caller.user_id
         for name, value in scope["headers"]:
             if name == b"authorization":
                 header: str = value.decode("latin-1")
