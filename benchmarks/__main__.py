@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks import crashes, database, growth, media, people, reads, sends, sockets, starts, streams
+from benchmarks import crashes, database, growth, media, people, rates, reads, sends, sockets, starts, streams
 from benchmarks.quantities import failures
 from benchmarks.report import comparison, machine, table, write_page
 from benchmarks.rig import Counts, Rig
@@ -20,6 +20,7 @@ PARTS: dict[str, Callable[[Rig], Awaitable[dict[str, float]]]] = {
     "sockets": sockets.measure,
     "media": media.measure,
     "people": people.measure,
+    "rates": rates.measure,
     "writes": database.measure_writes,
     "crash": crashes.measure,
     "growth": growth.measure,

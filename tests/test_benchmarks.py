@@ -12,7 +12,7 @@ from benchmarks.rig import Counts
 TINY = Counts(
     rounds=1, connections=2, reads=8, sends=4, senders=2, senders_seconds=0.3, streams=4, chunks=6,
     first_token_streams=2, first_token_rounds=1, sockets=10, uploads=10, upload_megabytes=0.5, exported=250,
-    write_seconds=0.05, starts=1, crashes=1,
+    rate_checks=50, rate_keys=500, write_seconds=0.05, starts=1, crashes=1,
     crash_seconds=0.2, users=4, messages=4, stored=4000, longest=1000, inbox_requests=16, database_seconds=0.02,
 )  # fmt: skip
 

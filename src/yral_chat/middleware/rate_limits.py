@@ -16,8 +16,8 @@ from yral_chat.services.rate_limits import RouteClass, refusal
 RATE_LIMITED: Final = 4029
 
 # Everything below these, known or not; every WebSocket; and no preflight, which CORS answers before it comes here.
-_LIMITED: Final = ("/api", "/v1")
-_EXCLUDED: Final = frozenset({"/api/v1/chat/ws/docs"})
+_LIMITED: Final = ("/api/", "/v1/")
+_EXCLUDED: Final = "/api/v1/chat/ws/docs"
 # What existing clients poll.
 _LIGHT: Final = re.compile(
     r"/api/v2/(discovery|chat/conversations)/search"
@@ -25,7 +25,7 @@ _LIGHT: Final = re.compile(
 )
 # A token says nothing about who may come in here, the admin key does: tried keys are counted where they come from,
 # or each of a guest's many accounts would bring as many tries.
-_BY_ADDRESS: Final = "/api/v1/admin"
+_BY_ADDRESS: Final = "/api/v1/admin/"
 
 
 class RateLimitMiddleware:
@@ -94,17 +94,13 @@ def _class_of(scope: Scope) -> RouteClass | None:
     if kind != "http":
         return None
     path: str = scope["path"]
-    if not path.startswith(_LIMITED) or path in _EXCLUDED or not any(_is_below(path, prefix) for prefix in _LIMITED):
+    if path == _EXCLUDED or not (path.startswith(_LIMITED) or f"{path}/" in _LIMITED):
         return None
     return "light" if scope["method"] in ("GET", "HEAD") and _LIGHT.fullmatch(path) else "standard"
 
 
-def _is_below(path: str, prefix: str) -> bool:
-    return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/")
-
-
 async def _take(resources: Resources, caller: Any, scope: Scope, route_class: RouteClass) -> Verdict:
-    if isinstance(caller, AppError) or _is_below(scope["path"], _BY_ADDRESS):
+    if isinstance(caller, AppError) or scope["path"].startswith(_BY_ADDRESS):
         return await resources.rate_limits.take_for_address(resources.client_addresses.key_of(scope), route_class)
     return await resources.rate_limits.take_for_user(caller.user_id, route_class)
 
