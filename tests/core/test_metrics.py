@@ -1,9 +1,12 @@
 """The series of contract section 6, each application with its own."""
 
+from pathlib import Path
+
 import pytest
 
 from yral_chat.core.cache import LRUCache
-from yral_chat.core.metrics import Metrics
+from yral_chat.core.errors import ConversationNotFound, ServiceUnavailable, StorageFull
+from yral_chat.core.metrics import MAX_MODELS, Metrics
 
 
 def test_every_promised_series_is_there() -> None:
@@ -71,3 +74,50 @@ def test_the_same_request_adds_up(repeats: int) -> None:
         metrics.request_finished("POST", "/a/{b}", 201, 0.2)
     expected = f'http_request_duration_seconds_bucket{{endpoint="/a/{{b}}",le="0.25",method="POST"}} {repeats}.0'
     assert expected in metrics.render().decode()
+
+
+def test_a_vendor_that_names_a_new_model_each_time_adds_few_series() -> None:
+    metrics = Metrics()
+    for number in range(1000):
+        metrics.turn_finished("gemini", f"gemini-{number}", "completed", 1)
+        metrics.tokens_used("gemini", f"gemini-{number}", "prompt", 1)
+    lines = [line for line in metrics.render().decode().splitlines() if not line.startswith("#")]
+    for name in ("turns_total", "ai_tokens_total"):
+        found = [line for line in lines if line.startswith(name)]
+        assert len(found) == MAX_MODELS + 1
+        assert sum(float(line.rpartition(" ")[2]) for line in found) == 1000
+        assert any('model="other"' in line and line.endswith(f" {1000 - MAX_MODELS}.0") for line in found)
+
+
+def test_a_circuit_has_its_series_before_it_changes() -> None:
+    metrics = Metrics()
+    metrics.watch_circuit("storage", lambda: 0.0)
+    metrics.circuit_changed("storage", "open")
+    lines = metrics.render().decode().splitlines()
+    changes = 'circuit_breaker_transitions_total{service="storage",to="%s"} %s'
+    assert {changes % ("open", "1.0"), changes % ("half_open", "0.0"), changes % ("closed", "0.0")} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_counted"),
+    [
+        (None, False),
+        (ConversationNotFound(), False),
+        (ServiceUnavailable(details={"service": "turns"}), False),
+        (ServiceUnavailable(details={"service": "database"}), True),
+        (StorageFull(), True),
+        (ValueError("a mistake of ours"), True),
+    ],
+)
+def test_only_what_the_database_failed_is_its_failure(error: Exception | None, is_counted: bool) -> None:
+    metrics = Metrics()
+    metrics.unit_finished("write", 0.002, error)
+    lines = metrics.render().decode().splitlines()
+    assert f'db_units_failed_total{{kind="write"}} {float(is_counted)}' in lines
+    assert 'db_unit_seconds_bucket{kind="write",le="0.0025"} 1.0' in lines
+
+
+def test_a_folder_that_is_gone_does_not_hide_the_other_series(tmp_path: Path) -> None:
+    metrics = Metrics()
+    metrics.watch_disk(tmp_path / "gone")
+    assert b"disk_free_bytes NaN" in metrics.render()

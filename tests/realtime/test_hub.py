@@ -175,6 +175,7 @@ async def test_a_slow_socket_is_dropped_and_the_others_go_on() -> None:
     assert slow.closed == (realtime.TOO_SLOW, "the socket cannot keep up")
     assert await slow.take() is None
     assert quick.closed is None
+    assert (hub.counts.slow_closed, hub.counts.events_sent) == (1, realtime.MAX_WAITING_FRAMES + 1)
 
 
 @pytest.mark.parametrize("sign", ["x", "न"])
