@@ -1,4 +1,4 @@
-"""yral-chat: serve, migrate, token, chat, doctor, jobs."""
+"""yral-chat: serve, migrate, token, chat, doctor, jobs, log-level."""
 
 import asyncio
 import gc
@@ -67,7 +67,9 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     from yral_chat.serving import bind, serve
 
     settings = load_settings(host=host, port=port)
-    configure_logging(settings.log_level, settings.resolved_log_format)
+    configure_logging(
+        settings.log_level, settings.resolved_log_format, with_error_texts=settings.environment == "development"
+    )
     try:
         listener, settings = bind(settings)
     except OSError as error:
@@ -199,6 +201,27 @@ def doctor() -> None:
         typer.echo(finding.render())
     if any(finding.level == "bad" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command("log-level")
+def log_level(
+    level: Annotated[
+        str | None, typer.Argument(help="TRACE, DEBUG, INFO, WARNING, ERROR, or RESET for that of the settings.")
+    ] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", help="Only for so long: 90s, 10m, 2h. Without it until the next change.")
+    ] = None,
+) -> None:
+    """Show or change the level of the running server's log. Needs ADMIN_API_KEY."""
+    from yral_chat.core.logging import configure_logging
+    from yral_chat.log_commands import LogCommandFailed, ask_log_level
+
+    settings = load_settings()
+    configure_logging("CRITICAL", "text")
+    try:
+        typer.echo(asyncio.run(ask_log_level(settings, level, for_)))
+    except LogCommandFailed as error:
+        stop(str(error))
 
 
 @jobs.command("list")

@@ -68,9 +68,11 @@ async def _change(database: Database, change: Change, job_id: str | None) -> int
 
 
 async def _ask_server(settings: Settings, change: Change, job_id: str | None) -> int:
+    from yral_chat.serving import find_server  # lazily: it brings the whole service with it
+
     if settings.admin_api_key is None:
         raise JobCommandFailed("A server uses the database, and takes orders only with ADMIN_API_KEY: set it for both.")
-    url = _find_server(settings)
+    url = find_server(settings)
     key = settings.admin_api_key.get_secret_value()
     body = {"id": job_id} if change == "retry" else {}
     try:
@@ -78,16 +80,6 @@ async def _ask_server(settings: Settings, change: Change, job_id: str | None) ->
     except AdminApiError as error:
         raise JobCommandFailed(str(error)) from error
     return int(answer["count"])
-
-
-def _find_server(settings: Settings) -> str:
-    """Where the running server says that it listens; one on another host, with another data folder, says nothing."""
-    from yral_chat.serving import address_path, reachable_host  # lazily: it brings the whole service with it
-
-    try:
-        return address_path(settings).read_text(encoding="ascii").strip()
-    except OSError:
-        return f"http://{reachable_host(settings.host)}:{settings.port}"
 
 
 __all__ = ["DatabaseUnusable", "JobCommandFailed", "change_jobs", "list_jobs"]

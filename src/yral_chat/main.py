@@ -26,6 +26,7 @@ from yral_chat.api.v1 import (
     users,
 )
 from yral_chat.api.v1 import jobs as job_routes
+from yral_chat.api.v1 import logs as log_routes
 from yral_chat.api.v1 import media as uploads
 from yral_chat.api.v2 import conversations as conversations_v2
 from yral_chat.api.v3 import conversations as conversations_v3
@@ -63,6 +64,7 @@ ROUTERS = (
     creation.router,
     admin.router,
     job_routes.router,
+    log_routes.router,
     health.router,
 )
 

@@ -8,17 +8,22 @@ from loguru import logger
 from yral_chat.clients.circuits import build_breaker, watch_circuit
 from yral_chat.clients.identity import TokenVerifier, load_dev_secret
 from yral_chat.clients.images import build_image_model
+from yral_chat.clients.kept_secrets import load_kept_secret
 from yral_chat.clients.model_chain import ModelChain, build_model
 from yral_chat.clients.profiles import ProfileClient
 from yral_chat.clients.public_files import PublicFiles
 from yral_chat.clients.push import Webhook
 from yral_chat.clients.resilience import CircuitBreaker
+from yral_chat.clients.sentry import SentryReporter
 from yral_chat.clients.storage import StorageService, load_signing_key
+from yral_chat.clients.traces import OpenTelemetryTracer
 from yral_chat.clients.transcription import build_transcriber
+from yral_chat.core import crashes, tracing
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.config import Settings
 from yral_chat.core.credentials import ClientAddresses
 from yral_chat.core.errors import AppError, StorageFull
+from yral_chat.core.logging import show_users
 from yral_chat.core.metrics import Metrics
 from yral_chat.core.objects import is_external
 from yral_chat.core.rate_limits import MemoryRateLimits
@@ -26,6 +31,7 @@ from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database, DatabaseUnusable
 from yral_chat.db.migrations import migrate
 from yral_chat.db.repositories.turns import TurnKind
+from yral_chat.db.tracing import TracedDatabase
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.accounts import AccountService
 from yral_chat.services.background_model import BackgroundModel
@@ -36,6 +42,7 @@ from yral_chat.services.completions import CompletionService
 from yral_chat.services.inbox import InboxService
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.job_runner import JobRunner
+from yral_chat.services.log_levels import LogLevelService
 from yral_chat.services.media import MediaService
 from yral_chat.services.memories import MemoryService
 from yral_chat.services.moderation import ModerationService
@@ -63,6 +70,7 @@ class Resources:
         self.settings = settings
         self.metrics = metrics or Metrics()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._begin_to_observe()
         self.dev_secret = load_dev_secret(settings)
         self.verifier = TokenVerifier(settings, self.dev_secret)
         self.client_addresses = ClientAddresses(settings.trusted_proxies)
@@ -73,13 +81,7 @@ class Resources:
             max_bytes=settings.cache_max_bytes,
             ttl_seconds=settings.cache_ttl_seconds,
         )
-        self.database: Database = create_database(
-            settings.resolved_database_url,
-            pool_size=settings.database_pool_size,
-            media_url=self._media_url,
-            max_waiting=settings.database_max_waiting,
-            observe=self.metrics.unit_finished,
-        )
+        self.database = self._build_database()
         self.running_turns = RunningTurns()
         self.admission = Admission(
             settings, self.database, self._count_turns, observe_lateness=self.metrics.event_loop_lag.observe
@@ -163,7 +165,40 @@ class Resources:
             jobs=self.jobs,
             metrics=self.metrics,
         )
+        self.log_levels = LogLevelService(settings)
         self._watch()
+
+    def _begin_to_observe(self) -> None:
+        """How the log names people, where spans go, and who is told of crashes. Raises ValueError without packages."""
+        settings = self.settings
+        is_keyed = settings.log_users == "hashed"
+        show_users(settings.log_users, load_kept_secret(settings.data_dir / "log-key") if is_keyed else None)
+        self._tracer = OpenTelemetryTracer(settings) if settings.otel_enabled else None
+        self._reporter = SentryReporter(settings) if settings.sentry_dsn is not None else None
+        if self._tracer is not None:
+            tracing.use(self._tracer)
+        if self._reporter is not None:
+            crashes.use(self._reporter)
+
+    async def _end_to_observe(self) -> None:
+        """What is left is sent, within bounds; both at once, because each may have to wait for a dead server."""
+        closing = [asyncio.to_thread(part.close) for part in (self._tracer, self._reporter) if part is not None]
+        if self._tracer is not None:
+            tracing.use(None)
+        if self._reporter is not None:
+            crashes.use(None)
+        await asyncio.gather(*closing)
+
+    def _build_database(self) -> Database:
+        settings = self.settings
+        database = create_database(
+            settings.resolved_database_url,
+            pool_size=settings.database_pool_size,
+            media_url=self._media_url,
+            max_waiting=settings.database_max_waiting,
+            observe=self.metrics.unit_finished,
+        )
+        return TracedDatabase(database) if settings.otel_enabled else database
 
     def _build_characters(self) -> CharacterService:
         generator = Generator(
@@ -311,6 +346,8 @@ class Resources:
         await self.storage.close()
         await self.status.close()
         await self.database.close()
+        self.log_levels.close()
+        await self._end_to_observe()
 
 
 def _not_started(error: AppError) -> str:

@@ -142,6 +142,14 @@ def reachable_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def find_server(settings: Settings) -> str:
+    """Where the running server says that it listens; one on another host, with another data folder, says nothing."""
+    try:
+        return address_path(settings).read_text(encoding="ascii").strip()
+    except OSError:
+        return f"http://{reachable_host(settings.host)}:{settings.port}"
+
+
 async def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[Resources], None]) -> None:
     """Serves until a signal. Raises what `Resources.open` raises, before anything is heard."""
     resources = Resources(settings)

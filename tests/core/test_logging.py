@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from yral_chat.core.logging import configure_logging, correlation_id, hashed, log
+from yral_chat.core.errors import StorageFull
+from yral_chat.core.logging import (
+    change_level,
+    configure_logging,
+    correlation_id,
+    current_level,
+    hashed,
+    log,
+    show_users,
+    shown_user,
+)
+from yral_chat.core.trace_context import TraceContext, trace
 
 
 class Lines:
@@ -160,3 +171,75 @@ def test_a_person_is_named_by_a_stable_hash() -> None:
     assert hashed("user-1") == hashed("user-1")
     assert hashed("user-1") != hashed("user-2")
     assert "user" not in hashed("user-1")
+
+
+def test_a_hash_depends_on_the_key_that_was_kept() -> None:
+    show_users("hashed", b"one")
+    first = hashed("user-1")
+    show_users("hashed", b"other")
+    assert hashed("user-1") != first
+    show_users("hashed", b"one")
+    assert shown_user("user-1") == hashed("user-1") == first
+
+
+def test_people_are_shown_as_the_operator_wants() -> None:
+    show_users("plain")
+    assert shown_user("user-1") == "user-1"
+    show_users("none")
+    assert shown_user("user-1") is None
+    show_users("hashed")
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_a_line_has_the_trace_that_it_belongs_to(lines: Lines, style: Any) -> None:
+    configure_logging("INFO", style, write=lines)
+    token = trace.set(TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1))
+    log.info("in.a.trace")
+    trace.reset(token)
+    assert "trace_id" in lines.text()
+    assert "4bf92f3577b34da6a3ce929d0e0e4736" in lines.text()
+
+
+def test_the_level_changes_for_ours_and_for_libraries(lines: Lines) -> None:
+    configure_logging("WARNING", "json", write=lines)
+    change_level("DEBUG")
+    assert current_level() == "DEBUG"
+    log.debug("now.seen")
+    logging.getLogger("library").debug("so is this")
+    change_level("ERROR")
+    log.warning("not.any.more")
+    logging.getLogger("library").warning("nor this")
+    assert [line["event"] for line in lines.json()] == ["now.seen", "so is this"]
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_the_text_of_a_foreign_exception_is_not_shown(lines: Lines, style: Any) -> None:
+    configure_logging("TRACE", style, write=lines)
+    thought = "a secret " + "thought"
+    try:
+        try:
+            dict[str, str]()[thought]
+        except KeyError as error:
+            raise ExceptionGroup(thought, [ValueError(thought), StorageFull()]) from error
+    except ExceptionGroup:
+        log.exception("request.failed")
+    assert thought not in lines.text()
+    for kind in ("KeyError", "ValueError", "ExceptionGroup", "yral_chat.core.errors.StorageFull"):
+        assert kind in lines.text()
+
+
+def test_developers_see_the_text_of_foreign_exceptions(lines: Lines) -> None:
+    configure_logging("INFO", "text", write=lines, with_error_texts=True)
+    try:
+        int("forty" + "-two")
+    except ValueError:
+        log.exception("request.failed")
+    assert "invalid literal for int() with base 10: 'forty-two'" in lines.text()
+
+
+def test_what_the_event_loop_says_of_a_lost_task_is_one_line(lines: Lines) -> None:
+    configure_logging("INFO", "json", write=lines)
+    logging.getLogger("asyncio").error(
+        "Task exception was never retrieved\nfuture: <Task exception=KeyError('secret')>"
+    )
+    assert [line["event"] for line in lines.json()] == ["Task exception was never retrieved"]

@@ -34,6 +34,7 @@ from yral_chat.core.config import Issuer, Settings
 from yral_chat.core.errors import ServiceUnavailable, Unauthorized
 from yral_chat.core.ids import UserId
 from yral_chat.core.logging import log
+from yral_chat.core.tracing import outgoing_headers
 
 MAX_TOKEN_CHARACTERS: Final = 16_384
 MAX_SUBJECT_CHARACTERS: Final = 255
@@ -202,7 +203,7 @@ class TokenVerifier:
     async def _download(self, url: str) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=self._fetch_timeout)
-        async with self._session.get(url, allow_redirects=False) as response:
+        async with self._session.get(url, headers=outgoing_headers(), allow_redirects=False) as response:
             if response.status != 200:
                 raise BadStatus(response.status)
             body = bytearray()

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, Self
 
 import msgspec
 
-from yral_chat.core import clock
+from yral_chat.core import clock, tracing
 
 Outcome = Literal[
     "completed",  # finished by itself, with text
@@ -29,6 +29,9 @@ Outcome = Literal[
     "unreachable",  # no connection, cut or unreadable stream
     "cancelled",  # we closed the call
 ]
+
+# What a call is for.
+Operation = Literal["chat", "transcription", "image_generation"]
 
 # A failure with one of these may succeed when the same model is asked again.
 TRANSIENT_OUTCOMES: frozenset[Outcome] = frozenset({"empty", "timeout", "overloaded", "quota", "unreachable"})
@@ -181,18 +184,20 @@ class ModelCall(msgspec.Struct):
 
 
 class CallRecord:
-    """Opens a `ModelCall` and closes it on the way out, whatever that way is.
+    """Opens a `ModelCall` and its span, and closes both on the way out, whatever that way is.
 
     >>> with CallRecord(calls, "gemini", "gemini-2.5-flash") as record:
     ...     record.token()
     ...     record.close("completed")
     """
 
-    __slots__ = ("_started", "call")
+    __slots__ = ("_started", "call", "span")
 
-    def __init__(self, calls: list[ModelCall], provider: str, model: str) -> None:
+    def __init__(self, calls: list[ModelCall], provider: str, model: str, operation: Operation = "chat") -> None:
         self.call = ModelCall(provider=provider, model=model, started_at=clock.now())
         self._started = time.monotonic()
+        # Not the current place, because a stream shares that with whoever reads it: requests are told of it.
+        self.span = tracing.start(f"{operation} {model}", "client", attributes=_asked(provider, model, operation))
         calls.append(self.call)
 
     def token(self) -> None:
@@ -219,6 +224,32 @@ class CallRecord:
         else:
             # A mistake of ours rises to the handler of last resort; the record must not stay open for ever.
             self.close("unreachable")
+        if self.span.context is not None:
+            self.span.set(_answered(self.call))
+            if self.call.outcome not in ("completed", "truncated", "cancelled"):
+                self.span.fail(str(self.call.outcome))
+            self.span.end()
+
+
+def _asked(provider: str, model: str, operation: Operation) -> dict[str, tracing.Value]:
+    """https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/ without any content."""
+    return {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": "gcp.gemini" if provider == "gemini" else provider,
+        "gen_ai.request.model": model,
+    }
+
+
+def _answered(call: ModelCall) -> dict[str, tracing.Value]:
+    return {
+        "gen_ai.response.model": call.model,
+        "gen_ai.usage.input_tokens": call.usage.prompt,
+        "gen_ai.usage.cache_read.input_tokens": call.usage.cached,
+        "gen_ai.usage.output_tokens": call.usage.output,
+        "gen_ai.usage.reasoning.output_tokens": call.usage.thinking,
+        "gen_ai.response.time_to_first_chunk": call.first_token_seconds,
+        "yral.outcome": call.outcome,
+    }
 
 
 @asynccontextmanager

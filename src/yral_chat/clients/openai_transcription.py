@@ -85,10 +85,10 @@ class OpenAITranscriptionClient:
 
     async def stream(self, request: ModelRequest, calls: list[ModelCall]) -> AsyncIterator[Delta | Completion]:
         [recording] = request.messages[-1].recordings
-        with CallRecord(calls, self.provider, self.model) as record:
+        with CallRecord(calls, self.provider, self.model, "transcription") as record:
             demand = Demand(
                 url=self._url,
-                headers=plain_headers(request.correlation_id, self._api_key),
+                headers=plain_headers(request.correlation_id, self._api_key, record.span),
                 body=self._form(recording),
                 timeout_seconds=self._timeout_seconds,
                 silence_seconds=self._timeout_seconds,  # it is silent until it has heard everything

@@ -8,7 +8,8 @@ import msgspec
 from yral_chat.clients.circuits import reason_of
 from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.core.cache import LRUCache
-from yral_chat.core.logging import correlation_id, log
+from yral_chat.core.logging import log
+from yral_chat.core.tracing import outgoing_headers
 
 # People wait for their inbox, and a name is not worth more.
 TIMEOUT_SECONDS = 2.0
@@ -82,7 +83,7 @@ class ProfileClient:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
         async with self._session.get(
             f"{self._url}/{quote(principal_id, safe='')}",
-            headers={"X-Correlation-ID": correlation_id.get()},
+            headers=outgoing_headers(),
             allow_redirects=False,
         ) as response:
             if response.status == 404:

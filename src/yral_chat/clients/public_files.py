@@ -10,6 +10,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from yral_chat.core.errors import MediaNotFound, PayloadTooLarge, StorageUnavailable
+from yral_chat.core.tracing import outgoing_headers
 
 TIMEOUT_SECONDS = 8.0
 MAX_REDIRECTS = 3
@@ -76,7 +77,7 @@ class PublicFiles:
     async def _ask(self, url: str, max_bytes: int) -> tuple[bytes, str | None]:
         """(content, None) or (b"", where the host sends us)."""
         self._check_literal(url)
-        async with self._open().get(url, allow_redirects=False) as response:
+        async with self._open().get(url, headers=outgoing_headers(), allow_redirects=False) as response:
             if response.status in (301, 302, 303, 307, 308):
                 return b"", _on_same_host(url, response.headers.get("Location", ""))
             if response.status in (404, 410):

@@ -14,6 +14,7 @@ import orjson
 from yral_chat.clients.circuits import reason_of
 from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.core import clock
+from yral_chat.core.tracing import outgoing_headers
 from yral_chat.core.version import SERVICE_NAME, VERSION
 
 # A job waits for it, and nobody else.
@@ -75,6 +76,7 @@ class Webhook:
 
     async def _post(self, url: str, body: bytes, key: str) -> int:
         headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, "Idempotency-Key": key}
+        headers |= outgoing_headers()
         if self._secret is not None:
             headers["X-Yral-Signature"] = signature(self._secret, body, int(clock.seconds_now()))
         if self._session is None:

@@ -17,6 +17,7 @@ from yral_chat.clients.vendor_http import (
     time_limits,
     typed_failures,
 )
+from yral_chat.core.tracing import NO_SPAN, Span, trace_headers
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
@@ -55,9 +56,9 @@ async def answer_to(http: VendorHttp, demand: Demand, deadline: float) -> bytes:
                 raise ModelFailure("empty", "an answer beyond the size limit") from error
 
 
-def plain_headers(correlation_id: str, key: str | None = None) -> dict[str, str]:
-    """What every such request carries; `key` as a bearer token."""
-    headers = {"Accept": "application/json", "User-Agent": "yral-chat"}
+def plain_headers(correlation_id: str, key: str | None = None, span: Span = NO_SPAN) -> dict[str, str]:
+    """What every such request carries; `key` as a bearer token, `span` is the call's own."""
+    headers = {"Accept": "application/json", "User-Agent": "yral-chat", **trace_headers(span)}
     if correlation_id:
         headers["X-Correlation-ID"] = correlation_id
     if key:

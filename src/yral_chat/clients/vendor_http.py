@@ -31,6 +31,7 @@ from yral_chat.clients.language_model import (
 from yral_chat.clients.request_body import JsonBody
 from yral_chat.clients.resilience import seconds_left
 from yral_chat.clients.sse import MAX_EVENT_BYTES, EventParser, EventTooLarge
+from yral_chat.core.tracing import Span, trace_headers
 
 # A vendor that has sent nothing for so long is asked no further: clients give up at 30 s, and the next model of
 # the chain needs its part of that.
@@ -124,7 +125,7 @@ async def stream_answer(
         raise ModelFailure("timeout", "no time left", is_outage=False)
     with CallRecord(calls, call.provider, call.model) as record:
         answer = _Answer()
-        async with aclosing(_events(http, call, request)) as packets:
+        async with aclosing(_events(http, call, request, record.span)) as packets:
             try:
                 async for events in packets:
                     for event in events:
@@ -212,7 +213,7 @@ class _Answer:
         raise ModelFailure("empty", f"no text, finish reason {self.finish_reason}")
 
 
-async def _events(http: VendorHttp, call: Call, request: ModelRequest) -> AsyncGenerator[list[bytes], None]:
+async def _events(http: VendorHttp, call: Call, request: ModelRequest, span: Span) -> AsyncGenerator[list[bytes], None]:
     """The data of the events of each packet. Raises ModelFailure; nothing of aiohttp's gets out."""
     left = seconds_left(request.deadline)
     timeout = time_limits(min(call.timeout_seconds, left), call.silence_seconds)
@@ -222,7 +223,7 @@ async def _events(http: VendorHttp, call: Call, request: ModelRequest) -> AsyncG
         async with http.session.post(
             call.url,
             data=call.body.content(),
-            headers={**call.headers, **call.body.headers},
+            headers={**call.headers, **call.body.headers, **trace_headers(span)},
             timeout=timeout,
             allow_redirects=False,
         ) as response:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Environment = Literal["development", "test", "staging", "production"]
+LogLevel = Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"]
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 
 # A comma list in the environment, a tuple in the code.
@@ -37,7 +38,9 @@ class Issuer(BaseModel):
 class Settings(BaseSettings):
     """Everything that can be set. Contract section 18; durations in seconds, sizes in the unit of their name."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     # the process
     environment: Environment = "development"
@@ -46,8 +49,11 @@ class Settings(BaseSettings):
     public_base_url: str | None = None
     data_dir: Path = Path("data")
     docs_enabled: bool = True
-    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: LogLevel = "INFO"
     log_format: Literal["json", "text"] | None = None
+    log_users: Literal["hashed", "plain", "none"] = "hashed"
+    otel_enabled: bool = False
+    sentry_dsn: SecretStr | None = None
     shutdown_grace_seconds: float = Field(25, ge=0, le=600)
 
     # how much at once
@@ -93,9 +99,9 @@ class Settings(BaseSettings):
     moderation_judge: bool = True
 
     # people who are told
-    push_url: str | None = None
+    push_url: str | None = Field(None, repr=False)  # whoever knows the address of a webhook can often write to it
     push_secret: SecretStr | None = None
-    operator_webhook_url: str | None = None
+    operator_webhook_url: str | None = Field(None, repr=False)
 
     # recordings and pictures
     openai_transcription_model: str | None = None

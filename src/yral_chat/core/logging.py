@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import orjson
 from loguru import logger
 
-from yral_chat.core import clock
+from yral_chat.core import clock, tracebacks
+from yral_chat.core.trace_context import trace
 
 if TYPE_CHECKING:
     from loguru import Logger, Message, Record
@@ -30,6 +32,9 @@ log: "Logger" = logger
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
 Write = Callable[[bytes], object]
+Style = Literal["json", "text"]
+# How a line names the person whose request it is: by a keyed hash, plainly, or not at all.
+ShownUsers = Literal["hashed", "plain", "none"]
 
 # What these libraries say below the named level would put SQL parameters, frames or noise into the log.
 _LIBRARY_LEVELS: Final = {
@@ -40,6 +45,7 @@ _LIBRARY_LEVELS: Final = {
     "alembic": logging.WARNING,
     "python_multipart": logging.CRITICAL,  # it warns of every file above 256 KiB, and of what clients do wrong
     "uvicorn": logging.WARNING,
+    "urllib3": logging.WARNING,  # what the extras send with
 }
 _LOGURU_LEVELS: Final = frozenset({"TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
 
@@ -58,12 +64,23 @@ _DIM: Final = "\x1b[2m"
 _RESET: Final = "\x1b[0m"
 
 
+_shown_users: ShownUsers = "hashed"
+# Of this process alone, until `show_users` brings one that is kept.
+_user_key: bytes = secrets.token_bytes(32)
+
+
 def configure_logging(
-    level: str, style: Literal["json", "text"], *, write: Write | None = None, coloured: bool | None = None
+    level: str,
+    style: Style,
+    *,
+    write: Write | None = None,
+    coloured: bool | None = None,
+    with_error_texts: bool = False,
 ) -> None:
     """Sends every line of this process, the libraries' included, to `write` (default: standard error).
 
     Replaces what was configured before. `coloured` is for text only; by default it follows the terminal and NO_COLOR.
+    `with_error_texts` shows what exceptions of libraries say, which may be what somebody wrote: for developers.
     uvicorn must be started with `log_config=None`, else it installs handlers of its own.
     """
     if coloured is None:
@@ -72,17 +89,61 @@ def configure_logging(
     render = _json_line if style == "json" else (_coloured_line if coloured else _text_line)
 
     def sink(message: "Message") -> None:
-        put(render(message.record, str(message)))
+        caught = message.record["exception"]
+        error = None if caught is None else caught.value
+        text = "" if error is None else tracebacks.render(error, with_texts=with_error_texts)
+        put(render(message.record, text))
 
+    _open_sink(sink, level, with_error_texts)
+
+
+_sink: Callable[["Message"], None] | None = None
+_level = ""
+_with_error_texts = False
+
+
+def _open_sink(sink: Callable[["Message"], None], level: str, with_error_texts: bool) -> None:
+    global _sink, _level, _with_error_texts
+    _sink, _level, _with_error_texts = sink, level, with_error_texts
     logger.remove()
     # `diagnose` would print the values of variables, and with them message texts and keys.
-    logger.add(sink, level=level, format=_traceback_only, colorize=False, backtrace=False, diagnose=False)
+    logger.add(sink, level=level, format=_nothing, colorize=False, backtrace=False, diagnose=False)
     _intercept_stdlib(level)
 
 
+def change_level(level: str) -> None:
+    """From here on, in all threads; nothing else about the log changes. No effect before `configure_logging`."""
+    if _sink is not None:
+        _open_sink(_sink, level, _with_error_texts)
+
+
+def current_level() -> str:
+    """The least important lines that are written; "" before `configure_logging`."""
+    return _level
+
+
+def show_users(how: ShownUsers, key: bytes | None = None) -> None:
+    """Says how lines name people; `key` makes their hashes the same in the next process."""
+    global _shown_users, _user_key
+    _shown_users = how
+    if key is not None:
+        _user_key = hashlib.sha256(key).digest()
+
+
+def shown_user(user_id: str) -> str | None:
+    """What a line shows of a person, as `show_users` says."""
+    if _shown_users == "hashed":
+        return hashed(user_id)
+    return user_id if _shown_users == "plain" else None
+
+
 def hashed(identifier: str) -> str:
-    """A short stable stand-in for an identifier of a person: lines can be joined, the person is not named."""
-    return hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    """A short stable stand-in for an identifier of a person: lines can be joined, the person is not named.
+
+    Keyed: ids of people are often known or can be guessed, and who has only the log must not be able to try them.
+    """
+    text = identifier.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, key=_user_key, digest_size=8).hexdigest()
 
 
 def _to_standard_error(line: bytes) -> None:
@@ -91,9 +152,9 @@ def _to_standard_error(line: bytes) -> None:
     stream.flush()
 
 
-def _traceback_only(_: "Record") -> str:
-    """The format for Loguru: what it hands to the sink as text is the traceback, or nothing."""
-    return "{exception}"
+def _nothing(_: "Record") -> str:
+    """The format for Loguru: what it would make of a record is not used."""
+    return ""
 
 
 def _json_line(record: "Record", traceback: str) -> bytes:
@@ -103,6 +164,8 @@ def _json_line(record: "Record", traceback: str) -> bytes:
         "event": record["message"],
         "correlation_id": correlation_id.get(),
     }
+    if (place := trace.get()) is not None:
+        line["trace_id"] = place.trace_id
     if traceback:
         line["exception"] = traceback
     for name, value in record["extra"].items():
@@ -126,6 +189,8 @@ def _text_line(record: "Record", traceback: str, colours: Mapping[str, str] | No
     fields = dict(record["extra"])
     if correlation_id.get():
         fields["correlation_id"] = correlation_id.get()
+    if (place := trace.get()) is not None:
+        fields["trace_id"] = place.trace_id
     shown = "".join(f" {name}={_readable(value)}" for name, value in fields.items())
     time_of_day = record["time"].strftime("%H:%M:%S.%f")[:-3]
     # An event of ours is one word; a library's sentence keeps its spaces but may not forge a second line.
@@ -155,6 +220,9 @@ class _StdlibHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = _QUERY.sub("?[redacted]", record.getMessage())
+        if record.name == "asyncio" and not _with_error_texts:
+            # Behind its first line it shows tasks, their results and the texts of exceptions.
+            message = message.partition("\n")[0]
         level = record.levelname if record.levelname in _LOGURU_LEVELS else record.levelno
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
         # No arguments follow the message, so its braces are safe from formatting.

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, T
 
 from loguru import logger
 
+from yral_chat.core.tracing import Cause
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.accounts import AccountRepository
 from yral_chat.db.repositories.audit import AuditRepository
@@ -35,6 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 AfterCommit = Callable[[], None]
+_NOBODY = Cause()
 
 UnitKind = Literal["read", "write"]
 Observe = Callable[[UnitKind, float, BaseException | None], None]
@@ -188,6 +190,7 @@ class Work:
     __slots__ = (
         "args",
         "callbacks",
+        "cause",
         "deadline",
         "fn",
         "future",
@@ -212,17 +215,20 @@ class Work:
         self.args = args
         self.kwargs = kwargs
         self.future = future
+        self.cause = Cause.current()
         self.callbacks: list[AfterCommit] = []
         self.outcome: tuple[Any, BaseException | None] = (None, None)
         self.deadline: float | None = None  # of whoever waits for it, `time.monotonic()`; None: it is owed
         self.is_committing = False  # from here on a lost connection leaves open whether the unit took effect
 
     def run(self, uow: UnitOfWork) -> None:
-        """Calls the unit. Raises what it raises."""
+        """Calls the unit, which acts for whoever asked for it. Raises what it raises."""
+        self.cause.enter()
         try:
             self.outcome = (self.fn(uow, *self.args, **self.kwargs), None)
         finally:
             self.callbacks = uow.take_callbacks()
+            _NOBODY.enter()
 
     def fail(self, error: BaseException) -> None:
         self.outcome = (None, error)

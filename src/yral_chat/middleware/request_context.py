@@ -12,10 +12,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from yral_chat.core import crashes
 from yral_chat.core.errors import AppError, Forbidden, NotFound
 from yral_chat.core.ids import new_id
-from yral_chat.core.logging import correlation_id, hashed, log
-from yral_chat.core.metrics import Metrics
+from yral_chat.core.logging import correlation_id, log, shown_user
+from yral_chat.core.metrics import METHODS, Metrics
+from yral_chat.core.trace_context import TraceContext, trace, trace_of
+from yral_chat.core.tracing import NO_SPAN, Span, is_tracing, start
 from yral_chat.middleware.cors import CORS
 from yral_chat.middleware.refusals import rendered
 
@@ -40,6 +43,7 @@ class RequestContextMiddleware:
     Puts `correlation_id` into the scope's state and the context variable. A route that knows its user sets
     `request.state.user_id`, and the access log names the hash of it. What is added to the list
     `state.response_headers` is on the answer, whoever gives it. Streams pass through message by message.
+    A client's `traceparent` is where the request belongs; a span stands for it where spans are collected.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, cors: Mapping[str, Any]) -> None:
@@ -57,15 +61,19 @@ class RequestContextMiddleware:
         _strip_slash(scope)
         scope.setdefault("state", {})["correlation_id"] = request_id
         token = correlation_id.set(request_id)
+        place = trace_of(scope["headers"])
+        span = _server_span(scope, request_id, place) if is_tracing() else NO_SPAN
+        trace_token = trace.set(span.context or place)
         try:
             if scope["type"] == "http":
-                await self._http(scope, receive, send, request_id)
+                await self._http(scope, receive, send, request_id, span)
             else:
-                await self._websocket(scope, receive, send, request_id)
+                await self._websocket(scope, receive, send, request_id, span)
         finally:
+            trace.reset(trace_token)
             correlation_id.reset(token)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str, span: Span) -> None:
         method = scope["method"]
         if method == "HEAD" and _HEAD_PATHS.fullmatch(scope["path"]):
             # In a copy, because the server looks into its own scope to know that no body follows.
@@ -90,6 +98,7 @@ class RequestContextMiddleware:
         finally:
             self._metrics.requests_in_progress.dec()
             self._account(scope, method, exchange)
+            self._end_span(span, scope, method, exchange.status or _NO_RESPONSE)
 
     def _account(self, scope: Scope, method: str, exchange: "_HTTPExchange") -> None:
         seconds = time.perf_counter() - exchange.started
@@ -107,7 +116,27 @@ class RequestContextMiddleware:
             **_known_state(scope),
         )
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def _end_span(self, span: Span, scope: Scope, method: str, status: int) -> None:
+        """https://opentelemetry.io/docs/specs/semconv/http/http-spans/ but without the path, which names people."""
+        if span.context is None:
+            return
+        endpoint = self._templates.of(scope)
+        state = scope["state"]
+        user_id = state.get("user_id")
+        span.rename(f"{method} {endpoint}")
+        span.set(
+            {
+                "http.route": endpoint,
+                "http.response.status_code": status,
+                "user.hash": shown_user(user_id) if user_id else None,
+                "yral.error": state.get("error_code"),
+            }
+        )
+        if status >= 500:
+            span.fail(str(status))
+        span.end()
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send, request_id: str, span: Span) -> None:
         headers = scope["state"]["response_headers"] = _own_headers(scope, request_id)
         exchange = _WebSocketExchange(scope, receive, send, headers, self._metrics)
         try:
@@ -120,6 +149,7 @@ class RequestContextMiddleware:
         finally:
             if exchange.is_accepted:
                 self._metrics.ws_connections.dec()
+            self._end_span(span, scope, "GET", exchange.status or _NO_RESPONSE)
             log.info(
                 "websocket.finished",
                 endpoint=self._templates.of(scope),
@@ -231,6 +261,19 @@ class _RouteTemplates:
             self._by_identity.setdefault(id(endpoint), context.path_format)
 
 
+def _server_span(scope: Scope, request_id: str, place: TraceContext | None) -> Span:
+    """The span of a request; none for what machines ask every few seconds."""
+    if scope["path"].startswith(_PROBES):
+        return NO_SPAN
+    method = scope.get("method", "GET")
+    attributes = {
+        "http.request.method": method if method in METHODS else "_OTHER",
+        "url.scheme": scope.get("scheme"),
+        "yral.correlation_id": request_id,
+    }
+    return start(method, "server", parent=place, attributes=attributes)
+
+
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-correlation-id":
@@ -263,6 +306,7 @@ def _strip_slash(scope: Scope) -> None:
 
 
 def _log_failure(event: str, error: Exception, endpoint: str) -> None:
+    crashes.report(error, event, endpoint=endpoint)
     if isinstance(error, ResponseValidationError | ValidationError):
         # Their texts and tracebacks repeat the values, which may be what somebody wrote.
         problems = [f"{problem['type']} at {'.'.join(map(str, problem['loc']))}" for problem in error.errors()]
@@ -274,8 +318,8 @@ def _log_failure(event: str, error: Exception, endpoint: str) -> None:
 def _known_state(scope: Scope) -> dict[str, str]:
     state = scope["state"]
     known = {}
-    if user_id := state.get("user_id"):
-        known["user"] = hashed(user_id)
+    if (user_id := state.get("user_id")) and (user := shown_user(user_id)):
+        known["user"] = user
     if error := state.get("error_code"):
         known["error"] = error
     return known

@@ -13,10 +13,16 @@ from contextlib import contextmanager, suppress
 import msgspec
 from loguru import logger
 
-from yral_chat.clients.push import WebhookPaused
+from yral_chat.clients.language_model import ModelFailure
+from yral_chat.clients.push import WebhookFailed, WebhookPaused
+from yral_chat.core import crashes, tracing
 from yral_chat.core.clock import SECOND, now
-from yral_chat.core.errors import ServiceUnavailable
+from yral_chat.core.errors import AppError, ServiceUnavailable
+from yral_chat.core.ids import new_id
 from yral_chat.core.metrics import Metrics
+from yral_chat.core.trace_context import TraceContext
+from yral_chat.core.tracebacks import safe_text
+from yral_chat.core.tracing import Cause
 from yral_chat.db.database import Database
 from yral_chat.db.repositories.jobs import Job
 
@@ -36,6 +42,8 @@ IDLE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
 # Less is the clock being corrected little by little.
 CLOCK_STEP_SECONDS = 5
+# Failures of the world around us: in the log, but nobody's mistake.
+EXPECTED = (AppError, ModelFailure, WebhookFailed, TimeoutError)
 BACKOFF_SECONDS = (1, 600)  # first and longest wait after a failure
 
 
@@ -153,8 +161,12 @@ class JobRunner:
             logger.opt(exception=error).error("jobs.outcome_not_stored")  # the lease ends, and it is done again
 
     async def _handle(self, name: str, group: list[Job]) -> None:
+        cause, links = _cause_of(group)
+        cause.enter()
+        attributes: dict[str, tracing.Value] = {"yral.job.name": name, "yral.job.count": len(group)}
+        attributes["yral.correlation_id"] = cause.correlation_id
         try:
-            with self._timed(name):
+            with self._timed(name), tracing.span(f"job {name}", "consumer", links=links, attributes=attributes):
                 async with asyncio.timeout(HANDLER_SECONDS):
                     await self._kinds[name].handle(group)
         except WebhookPaused as error:
@@ -182,6 +194,8 @@ class JobRunner:
         logger.opt(exception=error).warning(
             "job.failed", job=job.name, job_id=job.id, attempt=job.attempts, is_dead=is_dead
         )
+        if not isinstance(error, EXPECTED):
+            crashes.report(error, "job.failed", job=job.name)
         self._count_failure(job.name)
         run_at = now() + round(wait * SECOND)
         await self._database.write(
@@ -276,9 +290,11 @@ class JobRunner:
             try:
                 with self._timed(name):
                     await chore()
-            except Exception:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - as above
                 self._count_failure(name)
                 logger.exception("chore.failed", chore=name)
+                if not isinstance(error, EXPECTED):
+                    crashes.report(error, "chore.failed", job=name)
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
 
 
@@ -287,9 +303,15 @@ def _clock_offset() -> int:
     return now() - time.monotonic_ns() // 1_000
 
 
+def _cause_of(group: list[Job]) -> tuple[Cause, list[TraceContext]]:
+    """For whom a group acts, and the traces that it belongs to besides: one cause when all share it, else a new id."""
+    causes = {job.cause for job in group}
+    if len(causes) == 1 and (cause := causes.pop()).correlation_id:
+        return cause, []
+    return Cause(new_id()), [cause.trace for cause in causes if cause.trace is not None]
+
+
 def _reason(error: Exception) -> str:
     """What operators read. Errors of ours speak in fixed words; the texts of others may hold anything."""
-    text = str(error)
-    return (
-        f"{type(error).__name__}: {text}" if type(error).__module__.startswith("yral_chat.") else type(error).__name__
-    )
+    text = safe_text(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,7 +8,6 @@ from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import Conflict, GenerationTimeout, IdempotencyConflict, ServiceUnavailable
 from yral_chat.core.ids import new_id
-from yral_chat.core.logging import correlation_id
 from yral_chat.core.objects import FAILURES, Message
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation
@@ -44,12 +43,11 @@ class PictureService:
         """
         if self._image_model is None:
             raise ServiceUnavailable("Pictures cannot be made here", details={"service": "images"})
-        correlation = correlation_id.get()
 
         def accept(uow: UnitOfWork) -> tuple[str, bool]:
             request, turn, influencer_id = self._accept(uow, user_id, conversation_id, prompt, key)
             if turn is not None:
-                self._engine.launch_after(uow, turn, None, influencer_id, correlation)
+                self._engine.launch_after(uow, turn, None, influencer_id)
             return request.id, turn is None
 
         return await self._engine.accept(accept)

@@ -11,6 +11,7 @@ import orjson
 from yral_chat.clients.language_model import ModelCall, ModelFailure, ModelMessage, ModelRequest, Persona
 from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
+from yral_chat.core.logging import correlation_id
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation
 from yral_chat.db.repositories.jobs import Job
@@ -88,7 +89,7 @@ class SummaryService:
         for job in jobs:
             unseen = await self._database.read(self._look, job)
             calls: list[ModelCall] = []
-            text = "" if unseen is None else await self._write(unseen, job, calls)
+            text = "" if unseen is None else await self._write(unseen, calls)
             await self._database.write(self._store, job, unseen, text, calls)
 
     def _look(self, uow: UnitOfWork, job: Job) -> OutOfSight | None:
@@ -100,7 +101,7 @@ class SummaryService:
     def _is_wanted(self, uow: UnitOfWork, conversation: StoredConversation) -> bool:
         return self._settings.memories_enabled and uow.settings.find(conversation.user_id).memories_enabled
 
-    async def _write(self, unseen: OutOfSight, job: Job, calls: list[ModelCall]) -> str:
+    async def _write(self, unseen: OutOfSight, calls: list[ModelCall]) -> str:
         """By the model; without one, or when it does not answer, the person's own sentences."""
         if self._model.is_offline:
             return extract(unseen)
@@ -113,7 +114,7 @@ class SummaryService:
             deadline=time.monotonic() + SUMMARY_SECONDS,
             temperature=0.2,
             max_output_tokens=MAX_OUTPUT_TOKENS,
-            correlation_id=f"summary-{job.id}",
+            correlation_id=correlation_id.get(),
         )
         try:
             answer = await self._model.answer(request, calls)

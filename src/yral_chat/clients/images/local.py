@@ -38,7 +38,7 @@ class LocalRenderer:
         correlation_id: str,  # noqa: ARG002 - nobody else takes part
         calls: list[ModelCall],
     ) -> MadePicture:
-        with CallRecord(calls, self.provider, self.model) as record:
+        with CallRecord(calls, self.provider, self.model, "image_generation") as record:
             if seconds_left(deadline) <= 0:
                 raise ModelFailure("timeout", "no time left", is_outage=False)
             data = await asyncio.to_thread(render, prompt)

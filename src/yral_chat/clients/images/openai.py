@@ -70,10 +70,13 @@ class OpenAIImagesClient:
         return await self._guard.ask(lambda: self._make(prompt, deadline, correlation_id, calls), deadline)
 
     async def _make(self, prompt: str, deadline: float, correlation_id: str, calls: list[ModelCall]) -> MadePicture:
-        with CallRecord(calls, self.provider, self._model) as record:
+        with CallRecord(calls, self.provider, self._model, "image_generation") as record:
             demand = Demand(
                 url=f"{self._base_url}/images/generations",
-                headers={**plain_headers(correlation_id, self._api_key), "Content-Type": "application/json"},
+                headers={
+                    **plain_headers(correlation_id, self._api_key, record.span),
+                    "Content-Type": "application/json",
+                },
                 body=msgspec.json.encode({"model": self._model, "prompt": prompt, "n": 1, "size": SIZE}),
                 timeout_seconds=self._timeout_seconds,
                 silence_seconds=self._timeout_seconds,

@@ -113,8 +113,8 @@ class ReplicateClient:
     async def _make(
         self, model: str, given: dict[str, Any], deadline: float, correlation_id: str, calls: list[ModelCall]
     ) -> MadePicture:
-        headers = plain_headers(correlation_id, self._token)
-        with CallRecord(calls, self.provider, model) as record:
+        with CallRecord(calls, self.provider, model, "image_generation") as record:
+            headers = plain_headers(correlation_id, self._token, record.span)
             prediction = await self._create(model, given, deadline, headers)
             try:
                 prediction = await self._finished(prediction, deadline, headers)

@@ -26,6 +26,7 @@ from yral_chat.clients.vendor_http import VendorHttp
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError, MediaNotFound, PayloadTooLarge, StorageFull, StorageUnavailable
 from yral_chat.core.logging import log
+from yral_chat.core.tracing import outgoing_headers
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -227,7 +228,10 @@ class S3Bucket:
 
     async def _attempt(self, method: Method, key: str, body: Body | None) -> aiohttp.ClientResponse | Failure:
         url = URL(self._sign(method, self._store, key, timedelta(seconds=OWN_URL_SECONDS)), encoded=True)
-        headers = {"Accept-Encoding": "identity"}
+        headers = {
+            "Accept-Encoding": "identity",
+            **outgoing_headers(),
+        }  # of headers, the signature covers the host alone
         if body is not None:
             headers |= {"Content-Type": body.mime_type, "Content-Length": str(body.size)}
         try:

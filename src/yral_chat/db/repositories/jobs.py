@@ -9,18 +9,21 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from yral_chat.core.clock import now
 from yral_chat.core.ids import new_id
+from yral_chat.core.tracing import Cause
 from yral_chat.db.execution import Executor, PageStatement, Statement
 from yral_chat.db.tables import jobs
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One piece of work. `attempts` counts the runs that were begun, with this one; `created_at` in microseconds."""
+    """One piece of work. `attempts` counts the runs that were begun, with this one; `created_at` in microseconds;
+    `cause` is what added it."""
 
     id: str
     name: str
     payload: dict[str, Any]
     attempts: int
     created_at: int
+    cause: Cause = Cause()
 
 
 class QueuedJob(msgspec.Struct, frozen=True):
@@ -43,6 +46,9 @@ class QueueDepth(msgspec.Struct, frozen=True):
     count: int
     oldest_at: int
 
+
+# Where a payload says who caused it, beside what its handler reads: a column would cost every statement.
+_CAUSE = "cause"
 
 _ALIVE = jobs.c.is_dead.is_(False)
 _ADD = Statement(
@@ -122,8 +128,14 @@ class JobRepository:
         priority: int = 0,
         job_id: str | None = None,
     ) -> None:
-        """Queues one run of the job `name`, now or not before `run_at` (microseconds); higher priorities first."""
+        """Queues one run of the job `name`, now or not before `run_at` (microseconds); higher priorities first.
+
+        Whoever this unit acts for is noted as its cause.
+        """
         time = now()
+        cause = Cause.current()
+        if cause.correlation_id:
+            payload = {**payload, _CAUSE: cause.to_json()}
         self._executor.run(
             _ADD,
             {
@@ -148,10 +160,7 @@ class JobRepository:
         ]
         if rows:
             self._executor.run_many(_LEASE, [{"job": row[0], "until": lease_until} for row in rows])
-        return [
-            Job(job_id, name, orjson.loads(payload), attempts + 1, created_at)
-            for job_id, name, payload, attempts, created_at in rows
-        ]
+        return [_job(*row) for row in rows]
 
     def renew(self, job_ids: Sequence[str], lease_until: int) -> None:
         """They are still being done. One that has ended meanwhile is gone, and not brought back."""
@@ -209,3 +218,9 @@ class JobRepository:
     def purge_dead(self) -> int:
         """Forgets the dead ones; returns how many."""
         return self._executor.run(_PURGE, {})
+
+
+def _job(job_id: str, name: str, payload: str, attempts: int, created_at: int) -> Job:
+    loaded = orjson.loads(payload)
+    cause = Cause.of_json(loaded.pop(_CAUSE, None))
+    return Job(job_id, name, loaded, attempts + 1, created_at, cause)

@@ -11,6 +11,7 @@ from yral_chat.clients.language_model import ModelCall, ModelFailure, Persona
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import MemoryNotFound
+from yral_chat.core.logging import correlation_id
 from yral_chat.core.metrics import Extraction, Metrics
 from yral_chat.core.objects import VOICE_MESSAGE, Time
 from yral_chat.db.database import Database, UnitOfWork
@@ -124,7 +125,7 @@ class MemoryService:
             source.known_keys,
             persona,
             deadline=time.monotonic() + EXTRACT_SECONDS,
-            correlation_id=f"memories-{source.message_id}",
+            correlation_id=correlation_id.get(),
         )
         return read_facts(await self._model.answer(request, calls), source.text)
 

@@ -12,7 +12,7 @@ from functools import partial
 from loguru import logger
 
 from yral_chat.clients.language_model import ModelCall, ModelFailure
-from yral_chat.core import deadlines
+from yral_chat.core import crashes, deadlines, tracing
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import (
@@ -24,9 +24,9 @@ from yral_chat.core.errors import (
     TurnCancelled,
 )
 from yral_chat.core.ids import new_id
-from yral_chat.core.logging import correlation_id
 from yral_chat.core.metrics import Metrics
 from yral_chat.core.objects import Message
+from yral_chat.core.tracing import Cause
 from yral_chat.db.database import Database, T, UnitOfWork
 from yral_chat.db.repositories.turns import StoredTurn, TurnKind
 from yral_chat.realtime.hub import Hub
@@ -129,16 +129,15 @@ class TurnEngine:
             self._metrics.limit_refused(error.details["limit_type"])
             raise
 
-    def launch_after(
-        self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None, influencer_id: str, correlation: str
-    ) -> None:
+    def launch_after(self, uow: UnitOfWork, turn: StoredTurn, user_message: Message | None, influencer_id: str) -> None:
         """The turn starts with the commit, whether or not the request that caused it is still there.
 
         Raises ServiceUnavailable, and so undoes the unit, while the process drains.
         """
         if self.is_draining:
             raise ServiceUnavailable("The service is restarting. Please try again.", details={"service": "turns"})
-        uow.after_commit(lambda: self._launch(turn, user_message, influencer_id, correlation))
+        cause = Cause.current()
+        uow.after_commit(lambda: self._launch(turn, user_message, influencer_id, cause))
 
     async def cancel(self, message_id: str, stored: StoredTurn | None) -> None:
         """Ends this turn now, whoever works on it; `stored` is its row, where there is one."""
@@ -178,13 +177,13 @@ class TurnEngine:
 
     # running
 
-    def _launch(self, turn: StoredTurn, user_message: Message | None, influencer_id: str, correlation: str) -> None:
+    def _launch(self, turn: StoredTurn, user_message: Message | None, influencer_id: str, cause: Cause) -> None:
         if (before := self._running.get(turn.id)) is not None:
             # Its end is committed, but that is told here only after this: its listeners must not hear this attempt.
             self._leave(before, handed_back(before.stream.user_message))
         self._handed_over.discard(turn.id)  # somebody has received the last attempt, nobody this one
         stream = self._hub.open_reply(user_message, turn.id, turn.attempt)
-        running = RunningTurn(turn, influencer_id, stream, correlation)
+        running = RunningTurn(turn, influencer_id, stream, cause)
         self._running[turn.id] = running
         self._metrics.turns_in_progress.inc()
         if self.has_drained:
@@ -193,13 +192,22 @@ class TurnEngine:
 
     async def _run(self, running: RunningTurn) -> None:
         """One turn from its place in the line to its stored end."""
-        correlation_id.set(running.correlation_id)
+        running.cause.enter()
+        turn = running.turn
+        logger.debug("turn.accepted", turn_id=turn.id, kind=turn.kind, attempt=turn.attempt)
+        # Below the request's span where there is one, although it outlives it: it is what the request was for.
+        with tracing.span(f"turn {turn.kind}", attributes=_span_attributes(running)) as span:
+            await self._run_to_end(running, span)
+
+    async def _run_to_end(self, running: RunningTurn, span: tracing.Span) -> None:
         try:
             outcome = await self._answer(running)
             running.is_ending = True
             if running.stop_reason in ("handed_back", "deleted"):
+                _log_end(running, span, Ending("", outcome=running.stop_reason))
                 await self._keep_usage(running)
             else:
+                _log_end(running, span, outcome)
                 await self._store_end(running, outcome)
                 seconds = time.monotonic() - running.started
                 self._metrics.turn_finished(
@@ -240,19 +248,26 @@ class TurnEngine:
             if running.stop_reason is not None:
                 return _cancelled("")
             turn = running.turn
-            begin = partial(self._publish_typing, turn, running.influencer_id, is_typing=True)
-            return await self._works[turn.kind].do(running, begin)
+            return await self._works[turn.kind].do(running, partial(self._begin, running))
         except ModelFailure as failure:
             return failed(running, failure)
         except asyncio.CancelledError:
             if running.stop_reason is None:
                 raise
             return _cancelled(running.stream.text)
-        except Exception:  # noqa: BLE001 - whatever went wrong must leave a visible failure, not an endless reply
+        except Exception as error:  # noqa: BLE001 - whatever went wrong must leave a visible failure, not an endless reply
             logger.exception("turn.crashed", turn_id=running.turn.id)
+            if not isinstance(error, AppError):
+                crashes.report(error, "turn.crashed", turn_id=running.turn.id)
             return Ending(running.stream.text, "TRANSIENT", ModelUnavailable(), outcome="unreachable")
         finally:
             running.is_waiting_or_generating = False
+
+    def _begin(self, running: RunningTurn) -> None:
+        """It is this turn's time."""
+        waited = round((time.monotonic() - running.started) * 1000)
+        logger.debug("turn.started", turn_id=running.turn.id, waited_ms=waited)
+        self._publish_typing(running.turn, running.influencer_id, is_typing=True)
 
     async def _store_end(self, running: RunningTurn, outcome: Ending) -> None:
         """Stores the end; tries again for a while when the database takes nothing."""
@@ -328,8 +343,9 @@ class TurnEngine:
                     await self._sweep()
             except (StorageFull, ServiceUnavailable) as error:
                 logger.warning("turns.maintenance_postponed", error=error.code)
-            except Exception:  # noqa: BLE001 - this loop keeps every turn's lease; it may not die of one bad round
+            except Exception as error:  # noqa: BLE001 - this loop keeps every turn's lease; it may not die of one bad round
                 logger.exception("turns.maintenance_failed")
+                crashes.report(error, "turns.maintenance_failed")
 
     async def _save_partial(self) -> None:
         texts = {}
@@ -371,9 +387,44 @@ class TurnEngine:
         taken = self._works[turn.kind].take_over(uow, turn, self.owner, now() + self.lease)
         if taken is None:
             return
-        logger.info("turn.taken_over", turn_id=turn.id, attempt=taken.turn.attempt)
-        uow.after_commit(lambda: self._launch(taken.turn, taken.user_message, taken.influencer_id, new_id()))
+        cause = Cause(new_id())  # the request that began it ended with its process
+        logger.info(
+            "turn.taken_over", turn_id=turn.id, attempt=taken.turn.attempt, new_correlation_id=cause.correlation_id
+        )
+        uow.after_commit(lambda: self._launch(taken.turn, taken.user_message, taken.influencer_id, cause))
         uow.after_commit(self._wake_jobs)
+
+
+def _span_attributes(running: RunningTurn) -> dict[str, tracing.Value]:
+    turn = running.turn
+    return {
+        "yral.turn.id": turn.id,
+        "yral.turn.attempt": turn.attempt,
+        "yral.correlation_id": running.cause.correlation_id,
+    }
+
+
+def _log_end(running: RunningTurn, span: tracing.Span, outcome: Ending) -> None:
+    """The line and the span of a turn's end; what its calls have cost is their sum."""
+    first = running.first_token_seconds
+    logger.info(
+        "turn.finished",
+        turn_id=running.turn.id,
+        kind=running.turn.kind,
+        attempt=running.turn.attempt,
+        outcome=outcome.outcome,
+        code=outcome.error_code,
+        provider=outcome.provider or None,
+        model=outcome.model,
+        calls=len(running.calls),
+        prompt_tokens=sum(call.usage.prompt for call in running.calls),
+        output_tokens=sum(call.usage.output for call in running.calls),
+        first_token_ms=None if first is None else round(first * 1000),
+        duration_ms=round((time.monotonic() - running.started) * 1000),
+    )
+    span.set({"yral.turn.outcome": outcome.outcome})
+    if outcome.error_code not in (None, "CANCELLED"):
+        span.fail(outcome.error_code)
 
 
 def count_tokens(metrics: Metrics, calls: list[ModelCall]) -> None:

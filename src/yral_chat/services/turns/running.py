@@ -19,6 +19,7 @@ from yral_chat.clients.language_model import (
 )
 from yral_chat.core.errors import AppError, ContentBlocked, ModelQuotaExhausted, ModelUnavailable, NoModelProvider
 from yral_chat.core.objects import ErrorCode, Message
+from yral_chat.core.tracing import Cause
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub, ReplyStream
@@ -40,11 +41,11 @@ class Guard(msgspec.Struct, frozen=True):
 class RunningTurn:
     """A turn that this process is in charge of. `stream.user_message` is what a reply answers; a picture has none."""
 
-    def __init__(self, turn: StoredTurn, influencer_id: str, stream: ReplyStream, correlation_id: str) -> None:
+    def __init__(self, turn: StoredTurn, influencer_id: str, stream: ReplyStream, cause: Cause) -> None:
         self.turn = turn
         self.influencer_id = influencer_id
         self.stream = stream
-        self.correlation_id = correlation_id  # of the request that began it
+        self.cause = cause  # the request that began it
         self.started = time.monotonic()
         self.first_token_seconds: float | None = None  # after the start
         self.calls: list[ModelCall] = []
@@ -198,6 +199,8 @@ class Pieces:
         running, turn = self._running, self._running.turn
         if running.first_token_seconds is None:
             running.first_token_seconds = time.monotonic() - running.started
+            waited = round(running.first_token_seconds * 1000)
+            logger.debug("turn.first_token", turn_id=turn.id, first_token_ms=waited)
         offset = len(running.stream.text)
         running.stream.append(text)
         self._hub.publish_delta(

@@ -15,7 +15,6 @@ from yral_chat.core.errors import (
     NotStreamable,
     TurnTimeout,
 )
-from yral_chat.core.logging import correlation_id
 from yral_chat.core.objects import RUNNING, Message
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.messages import StoredMessage
@@ -47,32 +46,32 @@ class TurnService:
 
     async def send(self, user_id: str, conversation_id: str, message: NewMessage) -> Attached:
         """Accepts `message`, or finds the turn that it repeats. Raises NotStreamable where no persona answers."""
-        engine, correlation = self._engine, correlation_id.get()
+        engine = self._engine
         handed_over = engine.list_handed_over()
 
         def accept(uow: UnitOfWork) -> Accepted:
             accepted = accepting.accept(uow, user_id, conversation_id, message, self._limits, engine.owner, handed_over)
-            self._launch_after(uow, accepted, correlation)
+            self._launch_after(uow, accepted)
             return accepted
 
         return await self._attach(await engine.accept(accept), is_reader=False)
 
     async def regenerate(self, user_id: str, conversation_id: str, message_id: str) -> Attached:
         """Begins a new attempt of the newest reply."""
-        engine, correlation = self._engine, correlation_id.get()
+        engine = self._engine
 
         def accept(uow: UnitOfWork) -> Accepted:
             accepted = accepting.accept_regeneration(
                 uow, user_id, conversation_id, message_id, self._limits, engine.owner
             )
-            self._launch_after(uow, accepted, correlation)
+            self._launch_after(uow, accepted)
             return accepted
 
         return await self._attach(await engine.accept(accept), is_reader=False)
 
-    def _launch_after(self, uow: UnitOfWork, accepted: Accepted, correlation: str) -> None:
+    def _launch_after(self, uow: UnitOfWork, accepted: Accepted) -> None:
         if (turn := accepted.turn) is not None:
-            self._engine.launch_after(uow, turn, accepted.user_message, accepted.influencer_id, correlation)
+            self._engine.launch_after(uow, turn, accepted.user_message, accepted.influencer_id)
 
     async def resume(self, reader_id: str, conversation_id: str, message_id: str) -> Attached:
         """Attaches a reader (user or the bot's owner) to a reply, running or ended."""
