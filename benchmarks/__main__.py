@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks import crashes, database, growth, media, people, rates, reads, sends, sockets, starts, streams
+from benchmarks import crashes, crowds, database, growth, media, people, rates, reads, sends, sockets, starts, streams
 from benchmarks.quantities import failures
 from benchmarks.report import comparison, machine, table, write_page
 from benchmarks.rig import Counts, Rig
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[Rig], Awaitable[dict[str, float]]]] = {
     "send": sends.measure,
     "streams": streams.measure,
     "sockets": sockets.measure,
+    "crowds": crowds.measure,
     "media": media.measure,
     "people": people.measure,
     "rates": rates.measure,

@@ -101,6 +101,12 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("rate_memory", "rates", "… memory after a million callers", "MB", 50, 45, is_gated=True, decimals=1),
     Quantity("socket", "sockets", "idle WebSocket", "KB", 45, 35, is_gated=True, decimals=1),
     Quantity(
+        "crowd_faults", "crowds", "500 streams at 5 chunks/s: those that lost an event or had one out of order", "",
+        0, 0, is_gated=True,
+    ),
+    Quantity("crowd_memory", "crowds", "2,000 idle sockets and 100 streams, resident", "MB", 300, 200, is_gated=True),
+    Quantity("flood", "crowds", "the others' p95 while one user floods on 500 connections", "×", decimals=1),
+    Quantity(
         "writes", "writes", "durable SQLite message writes, 32 tasks", "/s", 8000, 12000,
         is_higher_better=True, is_gated=True,
     ),
