@@ -7,7 +7,21 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks import crashes, crowds, database, growth, media, people, rates, reads, sends, sockets, starts, streams
+from benchmarks import (
+    crashes,
+    crowds,
+    database,
+    growth,
+    logs,
+    media,
+    people,
+    rates,
+    reads,
+    sends,
+    sockets,
+    starts,
+    streams,
+)
 from benchmarks.quantities import failures
 from benchmarks.report import comparison, machine, table, write_page
 from benchmarks.rig import Counts, Rig
@@ -22,6 +36,7 @@ PARTS: dict[str, Callable[[Rig], Awaitable[dict[str, float]]]] = {
     "media": media.measure,
     "people": people.measure,
     "rates": rates.measure,
+    "logs": logs.measure,
     "writes": database.measure_writes,
     "crash": crashes.measure,
     "growth": growth.measure,

@@ -99,6 +99,8 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("rate_check", "rates", "rate check of a known caller", "µs", 5, 2.5, is_gated=True, decimals=1),
     Quantity("rate_check_new", "rates", "… of a new one when no room is left", "µs", 5, 4, is_gated=True, decimals=1),
     Quantity("rate_memory", "rates", "… memory after a million callers", "MB", 50, 45, is_gated=True, decimals=1),
+    Quantity("access_line", "logs", "line of the access log, as JSON", "µs", 30, 20, is_gated=True, decimals=1),
+    Quantity("access_trace", "logs", "… more with a client's traceparent", "µs", decimals=1),
     Quantity("socket", "sockets", "idle WebSocket", "KB", 45, 35, is_gated=True, decimals=1),
     Quantity(
         "crowd_faults", "crowds", "500 streams at 5 chunks/s: those that lost an event or had one out of order", "",

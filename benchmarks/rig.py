@@ -53,6 +53,7 @@ class Counts(msgspec.Struct, frozen=True):
     exported: int = 10_000  # messages
     rate_checks: int = 50_000
     rate_keys: int = 1_000_000
+    lines: int = 20_000
     write_seconds: float = 1.0
     starts: int = 3
     crashes: int = 3

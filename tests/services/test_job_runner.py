@@ -10,6 +10,7 @@ from tests.waiting import there, until
 from yral_chat.core import clock
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.errors import StorageUnavailable
+from yral_chat.core.logging import correlation_id
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
@@ -291,3 +292,42 @@ async def test_what_waits_does_not_wait_longer_when_the_clock_is_set_back(
     await runner._follow_clock()
     assert await runner.run_due() == 1
     assert work.done == ["due"]
+
+
+class Listener:
+    """Notes for whom it works."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.heard: list[tuple[list[str], str]] = []
+
+    async def handle(self, jobs: list[Job]) -> None:
+        self.heard.append((sorted(job.payload["name"] for job in jobs), correlation_id.get()))
+        assert all("cause" not in job.payload for job in jobs)
+        await self._database.write(lambda uow: uow.jobs.delete(*(job.id for job in jobs)))
+
+
+async def add_for(database: Database, request: str, *names: str) -> None:
+    token = correlation_id.set(request)
+    await database.write(add, *names)
+    correlation_id.reset(token)
+
+
+async def test_jobs_run_under_the_id_of_the_request_that_caused_them(database: Database) -> None:
+    runner, listener = JobRunner(database), Listener(database)
+    runner._kinds = {"work": Kind(listener.handle)}
+    await add_for(database, "request-1", "a", "b")
+    await runner.run_due()
+    assert listener.heard == [(["a", "b"], "request-1")]
+
+
+async def test_work_for_several_requests_has_an_id_of_its_own(database: Database) -> None:
+    runner, listener = JobRunner(database), Listener(database)
+    runner._kinds = {"work": Kind(listener.handle)}
+    await add_for(database, "request-1", "a")
+    await add_for(database, "request-2", "b")
+    await database.write(add, "c")  # by nobody in particular
+    await runner.run_due()
+    [(names, own)] = listener.heard
+    assert names == ["a", "b", "c"]
+    assert own not in ("", "request-1", "request-2")
