@@ -184,4 +184,5 @@ ROUTES = (
     Route("DELETE", f"{A}/influencers/{{id_or_name}}", ADMIN),
     Route("POST", f"{A}/jobs/retry", ADMIN, 200, sends({"id": "no-such-job"})),
     Route("POST", f"{A}/jobs/purge", ADMIN),
+    Route("POST", f"{A}/log-level", ADMIN, 200, sends({"reset": True})),
 )
