@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks import (
+    counting,
     crashes,
     crowds,
     database,
@@ -37,6 +38,7 @@ PARTS: dict[str, Callable[[Rig], Awaitable[dict[str, float]]]] = {
     "people": people.measure,
     "rates": rates.measure,
     "logs": logs.measure,
+    "counting": counting.measure,
     "writes": database.measure_writes,
     "crash": crashes.measure,
     "growth": growth.measure,

@@ -101,6 +101,8 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("rate_memory", "rates", "… memory after a million callers", "MB", 50, 45, is_gated=True, decimals=1),
     Quantity("access_line", "logs", "line of the access log, as JSON", "µs", 30, 20, is_gated=True, decimals=1),
     Quantity("access_trace", "logs", "… more with a client's traceparent", "µs", decimals=1),
+    Quantity("count_request", "counting", "metrics of a request", "µs", 10, 4, is_gated=True, decimals=1),
+    Quantity("count_unit", "counting", "… of a unit of work", "µs", 5, 2, is_gated=True, decimals=1),
     Quantity("socket", "sockets", "idle WebSocket", "KB", 45, 35, is_gated=True, decimals=1),
     Quantity(
         "crowd_faults", "crowds", "500 streams at 5 chunks/s: those that lost an event or had one out of order", "",
