@@ -62,6 +62,11 @@ def nginx_binary() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
+def promtool_binary() -> str | None:
+    """Path of Prometheus' own checker, which its Debian package brings."""
+    return shutil.which("promtool")
+
+
 def postgres_binaries() -> Path | None:
     """The folder with `initdb` and `postgres`: on PATH, or the newest where Debian and Ubuntu hide it from PATH."""
     on_path = shutil.which("initdb")
