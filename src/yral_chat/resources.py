@@ -194,6 +194,7 @@ class Resources:
         database = create_database(
             settings.resolved_database_url,
             pool_size=settings.database_pool_size,
+            cache_mb=settings.database_cache_mb,
             media_url=self._media_url,
             max_waiting=settings.database_max_waiting,
             observe=self.metrics.unit_finished,

@@ -1,5 +1,6 @@
 """What the operator's graphs are drawn from: contract section 6, `/metrics`."""
 
+import asyncio
 import math
 import platform
 import shutil
@@ -127,6 +128,7 @@ class Metrics:
         self._gauge("yral_chat_build_info", "Always 1", "version", "python").labels(
             VERSION, platform.python_version()
         ).set(1)
+        self._gauge("asyncio_tasks", "Tasks of the event loop: what leaks shows here first").set_function(_count_tasks)
         self._caches = _CacheCollector()
         self.registry.register(self._caches)
         for kind in ("read", "write"):
@@ -260,6 +262,14 @@ class Metrics:
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(name, documentation, labels, registry=self.registry)
+
+
+def _count_tasks() -> float:
+    """0 where no loop runs, as in a program that only renders."""
+    try:
+        return float(len(asyncio.all_tasks()))
+    except RuntimeError:
+        return 0.0
 
 
 class _CacheCollector(Collector):

@@ -15,17 +15,19 @@ def create_database(
     url: str,
     *,
     pool_size: int = 10,
+    cache_mb: int = 32,
     media_url: MediaUrl = str,
     max_waiting: int = MAX_WAITING,
     observe: Observe = unobserved,
 ) -> Database:
     """The database at `url` (`sqlite:///path` or `postgresql://…`), not yet opened. Raises DatabaseUnusable.
 
-    `media_url` makes the address that messages show out of a reference to a file; `max_waiting` units of clients may
+    `pool_size` is PostgreSQL's; `cache_mb` SQLite's, in MiB for each of its connections. `media_url` makes the address
+    that messages show out of a reference to a file; `max_waiting` units of clients may
     wait in a line; `observe` is told of each unit.
     """
     if backend_of(url) == "sqlite":
-        return SQLiteDatabase(url, media_url, max_waiting=max_waiting, observe=observe)
+        return SQLiteDatabase(url, media_url, cache_mb=cache_mb, max_waiting=max_waiting, observe=observe)
     from yral_chat.db.postgres import PostgresDatabase  # with psycopg: 10 MB and 80 ms that SQLite does not need
 
     return PostgresDatabase(url, pool_size=pool_size, media_url=media_url, max_waiting=max_waiting, observe=observe)

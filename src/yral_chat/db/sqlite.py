@@ -57,7 +57,6 @@ _PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA synchronous=FULL",
     "PRAGMA temp_store=MEMORY",
-    "PRAGMA cache_size=-32000",
     "PRAGMA secure_delete=ON",  # what is deleted is written over: somebody has asked for that
 )
 
@@ -110,8 +109,11 @@ def check_file(path: Path) -> None:
         )
 
 
-def create_sqlite_engine(path: Path, *, is_reader: bool = False) -> Engine:
-    """An engine whose connections never begin by themselves: the threads below say BEGIN and COMMIT."""
+def create_sqlite_engine(path: Path, *, is_reader: bool = False, cache_mb: int = 32) -> Engine:
+    """An engine whose connections never begin by themselves: the threads below say BEGIN and COMMIT.
+
+    `cache_mb` is what a connection keeps of the file in memory, at most.
+    """
     driver = load_driver()
 
     def connect() -> Any:
@@ -120,6 +122,7 @@ def create_sqlite_engine(path: Path, *, is_reader: bool = False) -> Engine:
         )
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+        connection.execute(f"PRAGMA cache_size=-{cache_mb * 1024}")
         connection.execute("PRAGMA query_only=ON" if is_reader else "PRAGMA journal_mode=WAL")
         return connection
 
@@ -189,10 +192,12 @@ class SQLiteDatabase:
         url: str,
         media_url: MediaUrl = str,
         *,
+        cache_mb: int = 32,
         max_waiting: int = MAX_WAITING,
         observe: Observe = unobserved,
     ) -> None:
         self.path = database_path(url)
+        self._cache_mb = cache_mb
         self._observe = observe
         self._media_url = media_url
         self._writes: Line[Work] = Line(max_waiting)
@@ -229,7 +234,7 @@ class SQLiteDatabase:
         self._is_open = True
 
     def _start(self, name: str, target: Callable[[Connection], None], *, is_reader: bool) -> None:
-        engine = create_sqlite_engine(self.path, is_reader=is_reader)
+        engine = create_sqlite_engine(self.path, is_reader=is_reader, cache_mb=self._cache_mb)
         thread = threading.Thread(target=target, args=(engine.connect(),), name=name, daemon=True)
         self._engines.append(engine)
         self._threads.append(thread)
