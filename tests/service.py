@@ -194,6 +194,11 @@ class FakeModel:
         answer: list[dict[str, Any]] = self._client.get("/control/requests").json()
         return answer
 
+    def invoice(self) -> list[dict[str, Any]]:
+        """What this vendor bills since the last reset: see fakes/invoices.py."""
+        answer: list[dict[str, Any]] = self._client.get("/control/invoice").json()
+        return answer
+
     def close(self) -> None:
         self._client.close()
         self._process.end(signal.SIGTERM)

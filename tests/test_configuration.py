@@ -2,6 +2,7 @@
 
 import json
 import re
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -61,7 +62,7 @@ def allowed_values(field: FieldInfo) -> str:
         return "comma list"
     if get_origin(kind) is tuple:
         return "JSON list"
-    if kind in (int, float):
+    if kind in (int, float, Decimal):
         return bounds(field)
     return {bool: "`true`, `false`", str: "text", SecretStr: "secret text", Path: "folder"}[kind]
 

@@ -144,6 +144,7 @@ def test_the_examples_for_clients_work(checkout: Checkout) -> None:
     assert '"content":"Hello, Grace!"' in next(found)
     assert re.search(r"\nunread: \d+, continue with since=\d+$", next(found))
     assert next(found).endswith('"time_zone":"Asia/Kolkata"}')
+    assert next(found).startswith('{"from":"2026-03-01","to":"2026-03-31","limits":')
     assert next(found).startswith('{"deleted":{"conversations":')
     assert '"name":"BrunoCooks"' in next(found)
     assert next(found).endswith('"finish_reason":"stop"}]}\n\ndata: [DONE]')

@@ -8,8 +8,8 @@ from yral_chat.services.job_runner import Chore, Kind
 from yral_chat.services.media.service import REMOVE_JOB
 from yral_chat.services.notifications import MAX_PUSH_AGE_SECONDS, OPERATOR_JOB, PUSH_JOB
 from yral_chat.services.summaries import SUMMARISE_JOB
-from yral_chat.services.turns.ending import RECORD_JOB
 from yral_chat.services.turns.replying import EXTRACT_JOB
+from yral_chat.services.usage import RECORD_JOB
 
 # The counts of influencers are at most this old; contract section 11 allows 5 s.
 FOLD_SECONDS = 2.0

@@ -55,12 +55,15 @@ from yral_chat.services.rate_limits import RateLimitService
 from yral_chat.services.status import StatusService
 from yral_chat.services.summaries import SummaryService
 from yral_chat.services.turns import TurnEngine, TurnService
+from yral_chat.services.turns.budgets import TurnBudgets
 from yral_chat.services.turns.hearing import Hearing
 from yral_chat.services.turns.picturing import PictureWork
 from yral_chat.services.turns.replying import ReplyWork
 from yral_chat.services.turns.running import RunningTurns, TurnWork
 from yral_chat.services.turns.seeing import Seeing
 from yral_chat.services.upkeep import UpkeepService
+from yral_chat.services.usage import Meter, Quotas, Tabs, UsageService, load_prices
+from yral_chat.services.usage.recording import release_lost
 
 
 class Resources:
@@ -90,9 +93,14 @@ class Resources:
         self.transcriber = build_transcriber(settings)
         self.image_model = build_image_model(settings)
         self.profiles = ProfileClient(settings.profile_url, self.cache, build_breaker(settings, "profiles"))
+        self.prices = load_prices(settings.model_prices_file)
+        self.quotas = self._build_quotas()
+        self.meter = Meter(self.metrics, self.prices)
         self.moderation = ModerationService(settings, self.metrics, self.model)
         self.hub = Hub(max_sockets_per_user=settings.ws_max_connections_per_user)
         self.jobs = JobRunner(self.database, self.metrics)
+        self.tabs = Tabs(self.database, self.quotas, self.meter, wake_jobs=self.jobs.wake)
+        self.usage = UsageService(self.database, self.quotas)
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
         self.public_files = PublicFiles()
         self.media = MediaService(
@@ -108,8 +116,14 @@ class Resources:
         self.revisions = RevisionService(self.database, self.influencers, self.moderation)
         self.cards = CardService(self.database, self.characters, self.media)
         self.bans = BanService(settings, self.database, self.influencers, wake_jobs=self.jobs.wake)
-        self.engine = self._build_engine()
-        self.turns = TurnService(settings, self.database, self.hub, self.engine)
+        budgets = TurnBudgets(
+            settings,
+            self.quotas,
+            is_listening=self.transcriber is not None,
+            has_judge=self.moderation.has_judge,
+        )
+        self.engine = self._build_engine(budgets)
+        self.turns = TurnService(settings, self.database, self.hub, self.engine, budgets)
         self.completions = CompletionService(
             settings,
             self.database,
@@ -119,14 +133,16 @@ class Resources:
             self.model,
             self.turns,
             self.moderation,
+            self.quotas,
+            self.tabs,
             admission=self.admission,
             wake_jobs=self.jobs.wake,
         )
-        background = BackgroundModel(self.model, self.metrics, is_offline="offline" in self.model.circuits())
+        background = BackgroundModel(self.model, self.quotas, self.tabs, is_offline="offline" in self.model.circuits())
         self.memories = MemoryService(settings, self.database, self.influencers, background, self.metrics)
         self.summaries = SummaryService(settings, self.database, self.influencers, background)
         self.preferences = PreferenceService(self.database)
-        self.pictures = PictureService(settings, self.database, self.hub, self.engine, self.image_model)
+        self.pictures = PictureService(settings, self.database, self.hub, self.engine, self.image_model, budgets)
         self.notifications = self._build_notifications()
         self.chat = ChatService(
             self.database, self.hub, self.influencers, self.engine, self.profiles, wake_jobs=self.jobs.wake
@@ -140,7 +156,7 @@ class Resources:
             wake_jobs=self.jobs.wake,
         )
         self.inbox = InboxService(settings, self.database, self.hub, renew_url=self._renew_url)
-        self.upkeep = UpkeepService(settings, self.database, self.influencers)
+        self.upkeep = UpkeepService(settings, self.database, self.influencers, self.prices)
         self.accounts = AccountService(
             settings,
             self.database,
@@ -204,16 +220,27 @@ class Resources:
     def _build_characters(self) -> CharacterService:
         generator = Generator(
             self.settings,
-            self.database,
             self.model,
             self.image_model,
             self.media,
+            self.metrics,
+            self.quotas,
+            self.tabs,
             admission=self.admission,
-            wake_jobs=self.jobs.wake,
         )
         return CharacterService(self.settings, self.database, self.influencers, generator, self.media, self.moderation)
 
-    def _build_engine(self) -> TurnEngine:
+    def _build_quotas(self) -> Quotas:
+        """What may be asked is what may be billed: the chain, what writes down recordings, what makes pictures."""
+        chains: list[dict[str, dict[str, CircuitBreaker]]] = [self.model.circuits()]
+        if self.transcriber is not None:
+            chains.append({self.transcriber.provider: self.transcriber.circuits()})
+        models = [(provider, model) for chain in chains for provider, circuits in chain.items() for model in circuits]
+        painter = self.image_model
+        image_models = () if painter is None else tuple((painter.provider, model) for model in painter.models)
+        return Quotas(self.settings, self.prices, models, image_models)
+
+    def _build_engine(self, budgets: TurnBudgets) -> TurnEngine:
         """What works on turns: on replies, and on pictures."""
         settings, running_turns = self.settings, self.running_turns
         hearing = Hearing(self.database, self.hub, self.media, self.transcriber)
@@ -228,6 +255,7 @@ class Resources:
             hearing,
             self.moderation,
             self.profiles,
+            budgets,
         )
         pictures = PictureWork(
             settings,
@@ -240,7 +268,15 @@ class Resources:
         )
         works: dict[TurnKind, TurnWork] = {"reply": replies, "picture": pictures}
         return TurnEngine(
-            settings, self.database, self.hub, self.metrics, self.jobs.wake, running_turns, works, self.admission
+            settings,
+            self.database,
+            self.hub,
+            self.metrics,
+            self.meter,
+            self.jobs.wake,
+            running_turns,
+            works,
+            self.admission,
         )
 
     def _build_notifications(self) -> NotificationService:
@@ -309,6 +345,7 @@ class Resources:
             if seeded:
                 logger.info("personas.seeded", count=seeded)
             await self.database.write(lambda uow: uow.jobs.free_all())
+            await self.database.write(release_lost)
             await self.accounts.replay_erasures()
             self.admission.start()
             await self.engine.start()
@@ -332,7 +369,7 @@ class Resources:
         self.hub.close_all()
         await self.admission.close()
         await self.engine.close()
-        await self.completions.close()
+        await self.tabs.wait_closed()
         await self.jobs.close()
         await self.cache.close()
         await self.model.close()

@@ -99,6 +99,7 @@ async def test_a_fact_is_drawn_listed_and_given_to_the_next_prompts(
     assert first.startswith(before)
     assert first.endswith('- name: "Rahul"')
     assert first == second
+    await settled(remembering)
     usage = fetch(remembering, select(usage_events).where(usage_events.c.conversation_id == conversation))
     drawn = [row for row in usage if row.id.startswith("memories.extract:")]
     assert len(drawn) == 3

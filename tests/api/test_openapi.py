@@ -56,6 +56,7 @@ ROUTES: list[tuple[str, str, list[Json], set[int]]] = [
     ("DELETE", "/api/v1/users/me", TOKEN, {401, 429, 503}),
     ("GET", "/api/v1/users/me/settings", TOKEN, {401, 429, 503}),
     ("PUT", "/api/v1/users/me/settings", TOKEN, {401, 413, 422, 429, 503}),
+    ("GET", "/api/v1/users/me/usage", TOKEN, {401, 422, 429, 503}),
     ("POST", "/api/v1/media/upload", TOKEN, {400, 401, 413, 415, 422, 429, 503}),
     ("GET", "/media/public/{key}", NONE, {404, 503}),
     ("GET", "/media/{key}", NONE, {403, 404, 416, 503}),

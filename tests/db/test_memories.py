@@ -34,6 +34,7 @@ from yral_chat.services.summaries import LEAST_MESSAGES, SUMMARISE_JOB, SummaryS
 from yral_chat.services.turns import accepting, ending
 from yral_chat.services.turns.records import Ending, Limits, NewMessage
 from yral_chat.services.turns.replying import EXTRACT_JOB, extraction_of
+from yral_chat.services.usage import RECORD_JOB, Meter, Prices, Quotas, Tabs
 
 LIMITS = Limits(per_conversation=5, per_user=10, duplicate_window=0, duplicate_grace=0, lease=60_000_000)
 SETTINGS = Settings(environment="test", history_messages=2)
@@ -59,12 +60,15 @@ class Scripted:
         """Holds nothing open."""
 
 
-def background(model: Scripted, *, is_offline: bool = False) -> BackgroundModel:
-    return BackgroundModel(model, Metrics(), is_offline=is_offline)
+def background(database: Database, model: Scripted, *, is_offline: bool = False) -> BackgroundModel:
+    prices = Prices({})
+    quotas = Quotas(SETTINGS, prices, [])
+    tabs = Tabs(database, quotas, Meter(Metrics(), prices), wake_jobs=lambda: None)
+    return BackgroundModel(model, quotas, tabs, is_offline=is_offline)
 
 
 def memories_of(database: Database, model: Scripted, *, is_offline: bool = False) -> MemoryService:
-    return MemoryService(SETTINGS, database, influencers(database), background(model, is_offline=is_offline))
+    return MemoryService(SETTINGS, database, influencers(database), background(database, model, is_offline=is_offline))
 
 
 def influencers(database: Database) -> InfluencerService:
@@ -195,6 +199,11 @@ async def test_a_failed_extraction_is_tried_again_and_leaves_its_cost(database: 
     again = msgspec.structs.replace(job, attempts=job.attempts + 1)
     await service.extract([again])
     assert (await service.list_own("user", conversation))["total"] == 1
+    costs = await database.write(lambda uow: uow.jobs.lease_due(now() + 1, {RECORD_JOB: 100}))
+    kept = [(cost.payload["key"], len(cost.payload["calls"])) for cost in costs if cost.payload["calls"]]
+    key = f"{EXTRACT_JOB}:{job.id}"
+    # The first has failed and was recorded; that it was so is not noted in the job here, so that it counts as lost.
+    assert sorted(kept) == [(f"{key}:1", 1), (f"{key}:1", 1), (f"{key}:2", 1)]
 
 
 async def test_a_transcribed_recording_is_a_source_and_an_unheard_one_is_none(database: Database) -> None:
@@ -254,7 +263,7 @@ async def test_a_long_conversation_is_summarised_by_the_model_or_without_it(data
 
     conversation, job = await database.write(prepare)
     model = Scripted("They spoke of many topics. " * 100, None)
-    summaries = SummaryService(SETTINGS, database, influencers(database), background(model))
+    summaries = SummaryService(SETTINGS, database, influencers(database), background(database, model))
     await memories_of(database, Scripted(), is_offline=True).extract([job])
 
     async def run() -> Summary:

@@ -20,6 +20,7 @@ from yral_chat.services.memories.facts import Fact
 from yral_chat.services.memories.service import Source, remember
 from yral_chat.services.turns import accepting, ending
 from yral_chat.services.turns.records import Ending, Limits, NewMessage
+from yral_chat.services.usage import RECORD_JOB, Prices
 
 LIMITS = Limits(per_conversation=5, per_user=10, duplicate_window=120_000_000, duplicate_grace=0, lease=60_000_000)
 
@@ -113,8 +114,8 @@ def live_through(uow: UnitOfWork) -> None:
     uow.memories.delete_all(conversation)
     uow.events.list_since("user", 0, 0)
     uow.events.last_seq("user")
-    jobs = uow.jobs.lease_due(now(), {ending.RECORD_JOB: 10})
-    uow.jobs.has_due([ending.RECORD_JOB])
+    jobs = uow.jobs.lease_due(now(), {RECORD_JOB: 10})
+    uow.jobs.has_due([RECORD_JOB])
     uow.accounts.list_ai_conversations("user", "", 200)
     uow.accounts.list_human_conversations("user")
     uow.accounts.list_owned("owner", (0, ""), 200)
@@ -122,7 +123,7 @@ def live_through(uow: UnitOfWork) -> None:
     uow.accounts.anonymise_usage("somebody", 500)
     uow.accounts.delete_files("somebody", 500)
     uow.accounts.delete_messages_by(conversation, "somebody", 500)
-    ending.record(uow, [job.id for job in jobs], [job.payload for job in jobs])
+    ending.record(uow, Prices({}), [job.id for job in jobs], [job.payload for job in jobs])
     uow.influencers.list_listed(50, 0)
     uow.influencers.list_trending(50, 0)
     uow.influencers.list_owned_ids("owner")

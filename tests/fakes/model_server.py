@@ -5,7 +5,11 @@ As a program:   python -m tests.fakes.model_server --port 0     (prints its addr
 
 Each call takes the next behaviour of the script, else the one of its model, else the one of its kind (chat, structured
 for JSON of a schema, transcription, picture), else the default. Over HTTP the same is set by `POST /control {"default":
-{…}, "script": [{…}], "models": XX
+{…}, "script": [{…}], "models": {"name": {…}}, "kinds": {"picture": {…}}, "reset": true}`; `GET /control` counts, `GET
+/control/requests` shows what was received, `GET /control/invoice` what is billed.
+
+Whether the fake is honest is proved with the vendors' own clients in
+tests/clients/test_fake_is_honest.py; Replicate's is not installed, its wire is what its documentation says.
 """
 
 import argparse
@@ -22,12 +26,13 @@ from typing import Any, Self
 import msgspec
 from aiohttp import web
 
-from tests.fakes.answers import bearer, delayed, echo_text, json_response, words_of
+from tests.fakes.answers import bearer, delayed, echo_text, json_response, texts_of, words_of
 from tests.fakes.behaviour import CACHED_TOKENS, PROMPT_TOKENS, Behaviour, Kind, Received, Wire
 from tests.fakes.gemini_wire import gemini_complaint, gemini_error
+from tests.fakes.invoices import Invoice, StreamBill
 from tests.fakes.media import described, media_in, shortened
 from tests.fakes.openai_wire import openai_complaint, openai_error
-from tests.fakes.packets import packets_of, whole_answer
+from tests.fakes.packets import Packet, packets_of, whole_answer
 from tests.fakes.pictures import MadePictures
 from tests.fakes.recordings import form_complaint, read_form, transcription
 from tests.fakes.schemas import wants_schema
@@ -57,6 +62,7 @@ class FakeModelServer:
         self.open_streams = 0
         self.peak_streams = 0
         self.disconnects = 0
+        self.invoice = Invoice()
         self.released = asyncio.Semaphore(0)  # events of held answers that may leave
         self.pictures.reset()
 
@@ -87,6 +93,7 @@ class FakeModelServer:
         app.router.add_post("/control", self._set_control)
         app.router.add_get("/control", self._get_control)
         app.router.add_get("/control/requests", self._get_requests)
+        app.router.add_get("/control/invoice", self._get_invoice)
         # A handler is cancelled when its client leaves, which is how the fake sees it.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -159,6 +166,8 @@ class FakeModelServer:
             await delayed(behaviour)
             if behaviour.status != 200:
                 return openai_error(behaviour.status, "", behaviour)
+            output = len(behaviour.transcript.split())
+            self.invoice.media("openai", form.model, output=output, is_told=behaviour.has_usage)
             return transcription(behaviour)
 
     async def _describe_gemini_model(self, request: web.Request) -> web.Response:
@@ -264,6 +273,9 @@ class FakeModelServer:
             elif behaviour.echo:
                 behaviour = msgspec.structs.replace(behaviour, echo=False, pieces=words_of(echo_text(prompt)))
             if not is_stream or not behaviour.is_streamed:
+                is_free = wire == "gemini" and behaviour.block_reason is not None
+                output = 0 if is_free else len(texts_of(behaviour))
+                self.invoice.answer(wire, model, behaviour, output=output, is_told=behaviour.has_usage)
                 return json_response(whole_answer(wire, behaviour, model))
             return await self._stream(request, wire, behaviour, model, wants_usage=wants_usage)
 
@@ -272,8 +284,26 @@ class FakeModelServer:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        bill = StreamBill()
+        try:
+            await self._write(request, response, behaviour, packets_of(wire, behaviour, model, wants_usage), bill)
+        finally:
+            if bill.output is not None:
+                self.invoice.answer(wire, model, behaviour, output=bill.output, is_told=bill.is_told)
+        if behaviour.stays_open_seconds:
+            await asyncio.sleep(behaviour.stays_open_seconds)
+        return response
+
+    async def _write(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        behaviour: Behaviour,
+        packets: tuple[Packet, ...],
+        bill: StreamBill,
+    ) -> None:
         sent = 0
-        for packet in packets_of(wire, behaviour, model, wants_usage):
+        for packet in packets:
             if packet.stalls:
                 await asyncio.Event().wait()  # until the client leaves
             if packet.pause:
@@ -285,12 +315,10 @@ class FakeModelServer:
                 await response.write(data[: behaviour.cut_after_bytes - sent])
                 if request.transport is not None:
                     request.transport.close()
-                return response
+                return
             sent += len(data)
             await response.write(data)
-        if behaviour.stays_open_seconds:
-            await asyncio.sleep(behaviour.stays_open_seconds)
-        return response
+            bill.sent(packet)
 
     # --- control over HTTP
 
@@ -325,6 +353,9 @@ class FakeModelServer:
 
     async def _get_requests(self, _request: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(list(self.requests)), content_type="application/json")
+
+    async def _get_invoice(self, _request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self.invoice.lines), content_type="application/json")
 
 
 class _Control(msgspec.Struct, forbid_unknown_fields=True):

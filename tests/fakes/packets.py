@@ -16,11 +16,16 @@ PACKET_PAUSE_SECONDS = 0.003
 
 
 class Packet(msgspec.Struct, frozen=True):
-    """Bytes that are written at once, after `pause` seconds; or the point at which nothing more comes."""
+    """Bytes that are written at once, after `pause` seconds; or the point at which nothing more comes.
+
+    With it the answer has cost `output` tokens; None: it changes nothing. `tells_usage`: it says so.
+    """
 
     data: bytes = b""
     pause: float = 0.0
     stalls: bool = False
+    output: int | None = None
+    tells_usage: bool = False
 
 
 @lru_cache(maxsize=64)
@@ -41,18 +46,21 @@ def build_packets(wire: Wire, behaviour: Behaviour, model: str, wants_usage: boo
         pause = behaviour.chunk_delay if texts and event.is_text else 0.0
         texts += event.is_text
         data = frame(event.data, behaviour)
+        output = None if event.data.startswith((b'{"error"', b"[DONE]")) else texts
+        tells_usage = b'"usageMetadata":{' in data or b'"usage":{' in data
         if behaviour.packets == "pairs":
             if waiting:
-                yield Packet(waiting + data, pause)
+                tells_usage = tells_usage or b'"usageMetadata":{' in waiting or b'"usage":{' in waiting
+                yield Packet(waiting + data, pause, output=texts, tells_usage=tells_usage)
             waiting = b"" if waiting else data
         elif behaviour.packets == "event":
-            yield Packet(data, pause)
+            yield Packet(data, pause, output=output, tells_usage=tells_usage)
         else:
             split = inside_a_character(data) if behaviour.packets == "split_character" else len(data) // 2
             yield Packet(data[:split], pause or PACKET_PAUSE_SECONDS)
-            yield Packet(data[split:], PACKET_PAUSE_SECONDS)
+            yield Packet(data[split:], PACKET_PAUSE_SECONDS, output=output, tells_usage=tells_usage)
     if waiting:
-        yield Packet(waiting)
+        yield Packet(waiting, output=texts)
 
 
 def frame(data: bytes, behaviour: Behaviour) -> bytes:

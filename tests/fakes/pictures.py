@@ -10,10 +10,12 @@ from aiohttp import web
 
 from tests.fakes.answers import bearer, delayed, json_response
 from tests.fakes.behaviour import PROMPT_TOKENS, Behaviour, Kind, Wire
+from tests.fakes.invoices import Invoice
 from tests.fakes.media import sample_picture
 from tests.fakes.openai_wire import openai_error
 from tests.fakes.replicate_wire import Prediction, Predictions, replicate_complaint, replicate_error
 
+MADE_TOKENS = 4160
 HUGE_BYTES = 26 * 1024 * 1024
 
 
@@ -26,6 +28,8 @@ class Vendor(Protocol):
     def base_url_replicate(self) -> str: ...
     def accepts(self, key: str) -> bool: ...
     def take(self, model: str, kind: Kind) -> Behaviour: ...
+    @property
+    def invoice(self) -> Invoice: ...
     def serving(self) -> AbstractContextManager[None]: ...
     def changed(self) -> None: ...
     async def receive(self, request: web.Request, wire: Wire, model: str) -> Any: ...
@@ -69,6 +73,9 @@ class MadePictures:
             if behaviour.status != 200:
                 return openai_error(behaviour.status, "", behaviour)
             usage = {"usage": _usage()} if behaviour.has_usage else {}
+            made = 0 if behaviour.output == "missing" else 1
+            output = MADE_TOKENS if behaviour.has_usage else 0
+            self._vendor.invoice.media("openai", body["model"], output=output, pictures=made)
             return json_response({"created": 1767225600, "data": self._data(body["prompt"], behaviour), **usage})
 
     def _data(self, prompt: str, behaviour: Behaviour) -> list[dict[str, str]]:
@@ -102,7 +109,10 @@ class MadePictures:
         prediction = self._found(request)
         if prediction is None:
             return replicate_error(404, "", Behaviour())
+        was = prediction.status
         prediction.look()
+        if prediction.status == "succeeded" != was and prediction.behaviour.output != "missing":
+            self._vendor.invoice.media("replicate", prediction.model, pictures=1)
         self._vendor.changed()
         if prediction.looks <= prediction.behaviour.failing_polls:
             return replicate_error(503, "", Behaviour())
@@ -166,6 +176,6 @@ def _usage() -> dict[str, Any]:
     return {
         "input_tokens": PROMPT_TOKENS,
         "input_tokens_details": {"text_tokens": PROMPT_TOKENS, "image_tokens": 0},
-        "output_tokens": 4160,
-        "total_tokens": PROMPT_TOKENS + 4160,
+        "output_tokens": MADE_TOKENS,
+        "total_tokens": PROMPT_TOKENS + MADE_TOKENS,
     }

@@ -46,7 +46,7 @@ RECORDING_IN_WORDS = "[Voice message, not transcribed]"
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens as the vendor bills them; 0 where the vendor does not say.
+    """Tokens and pictures as the vendor bills them; 0 where the vendor does not say.
 
     `prompt` includes `cached`; `output` excludes `thinking`.
     """
@@ -55,6 +55,11 @@ class Usage(msgspec.Struct, frozen=True):
     cached: int = 0
     output: int = 0
     thinking: int = 0
+    pictures: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.output + self.thinking
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -171,7 +176,8 @@ class ModelCall(msgspec.Struct):
     """One call to one vendor, for the usage record: opened before the request leaves, always closed.
 
     Times in seconds. `outcome` is None while the call runs. `model` is the one that was asked until the vendor
-    names the one that answers: that is the one it bills.
+    names the one that answers: that is the one it bills. `is_estimated`: the vendor began to answer and did not get to
+    say what it bills (an OpenAI stream says that last).
     """
 
     provider: str
@@ -179,6 +185,7 @@ class ModelCall(msgspec.Struct):
     started_at: int  # microseconds since the epoch
     outcome: Outcome | None = None
     usage: Usage = Usage()
+    is_estimated: bool = False
     first_token_seconds: float | None = None
     duration_seconds: float | None = None
 

@@ -64,6 +64,9 @@ class ModelChain:
     for a vendor that does not mind would defeat it. After the first token nothing is restarted. A model that refuses
     a request with pictures is asked once more without them, and for a while shown none; one that refuses a schema is
     asked without. Everything happens inside `request.deadline`.
+
+    `stops_when_billed`: a request is not asked again once something was billed for it, so that it never costs more
+    than one call may.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class ModelChain:
         links: Sequence[ChainLink],
         *,
         nsfw_provider: str | None = None,
+        stops_when_billed: bool = False,
         backoff: Backoff | None = None,
         clock: Clock = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -79,6 +83,7 @@ class ModelChain:
         self._links = tuple(links)
         # Stable: the order within a provider, and of the rest, stays.
         self._nsfw_links = tuple(sorted(links, key=lambda link: link.provider != nsfw_provider))
+        self._stops_when_billed = stops_when_billed
         self._sights = {(link.provider, link.model): Sight(clock) for link in links}
         self._backoff = backoff or Backoff()
         self._clock = clock
@@ -95,12 +100,15 @@ class ModelChain:
     async def stream(self, request: ModelRequest, calls: list[ModelCall]) -> AsyncIterator[Delta | Completion]:
         links = self._nsfw_links if request.persona.is_nsfw else self._links
         failures: list[ModelFailure] = []
+        before = len(calls)
         for link in links:
             showing = Showing(request, self._sights[link.provider, link.model])
             attempt = 0
             while True:
                 if seconds_left(request.deadline, self._clock) <= 0:
                     raise _verdict(links, failures) if failures else _out_of_time()
+                if failures and self._stops_when_billed and any(call.usage.tokens for call in calls[before:]):
+                    raise _verdict(links, failures)
                 if (admission := link.breaker.admit()) is None:
                     break
                 has_begun = False
@@ -167,7 +175,11 @@ def build_model(settings: Settings) -> ModelChain:
         from yral_chat.clients.offline import OfflinePersona
 
         models = [OfflinePersona(settings.offline_words_per_second)]
-    return ModelChain([link(model, settings) for model in models], nsfw_provider=settings.nsfw_provider)
+    return ModelChain(
+        [link(model, settings) for model in models],
+        nsfw_provider=settings.nsfw_provider,
+        stops_when_billed=settings.has_quotas,
+    )
 
 
 def _vendor_models(settings: Settings) -> list[NamedModel]:

@@ -117,9 +117,8 @@ def build_transcriber(settings: Settings) -> Transcriber | None:
         models = _gemini_models(settings)
     else:
         return None
-    return ChainTranscriber(
-        ModelChain([link(model, settings, "transcription") for model in models]), models[0].provider
-    )
+    links = [link(model, settings, "transcription") for model in models]
+    return ChainTranscriber(ModelChain(links, stops_when_billed=settings.has_quotas), models[0].provider)
 
 
 def _openai_models(settings: Settings, model: str) -> list[NamedModel]:

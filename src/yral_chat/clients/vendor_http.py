@@ -31,6 +31,7 @@ from yral_chat.clients.language_model import (
 from yral_chat.clients.request_body import JsonBody
 from yral_chat.clients.resilience import seconds_left
 from yral_chat.clients.sse import MAX_EVENT_BYTES, EventParser, EventTooLarge
+from yral_chat.clients.token_counts import estimated, size_of
 from yral_chat.core.tracing import Span, trace_headers
 
 # A vendor that has sent nothing for so long is asked no further: clients give up at 30 s, and the next model of
@@ -125,16 +126,21 @@ async def stream_answer(
         raise ModelFailure("timeout", "no time left", is_outage=False)
     with CallRecord(calls, call.provider, call.model) as record:
         answer = _Answer()
-        async with aclosing(_events(http, call, request, record.span)) as packets:
-            try:
-                async for events in packets:
-                    for event in events:
-                        if text := answer.take(read(event), record):
-                            yield Delta(text)
-            except (msgspec.DecodeError, UnicodeDecodeError, ModelFailure) as error:
-                # After its end nothing that happens to the connection changes an answer; only usage may be missing.
-                if not answer.has_ended or error is answer.failure:
-                    raise _typed(error) from error
+        try:
+            async with aclosing(_events(http, call, request, record.span)) as packets:
+                try:
+                    async for events in packets:
+                        for event in events:
+                            if text := answer.take(read(event), record):
+                                yield Delta(text)
+                except (msgspec.DecodeError, UnicodeDecodeError, ModelFailure) as error:
+                    # After its end nothing that happens to the connection changes an answer; only usage may be missing.
+                    if not answer.has_ended or error is answer.failure:
+                        raise _typed(error) from error
+        finally:
+            if answer.is_untold:
+                record.call.usage = estimated(request, answer.size)
+                record.call.is_estimated = True
         outcome = answer.conclude()
         record.close(outcome)
         yield Completion(
@@ -155,10 +161,12 @@ def _typed(error: Exception) -> ModelFailure:
 class _Answer:
     """What is known of an answer while it streams in."""
 
-    __slots__ = ("_blank", "_has_events", "_has_text", "_outcome", "failure", "finish_reason")
+    __slots__ = ("_blank", "_has_events", "_has_text", "_has_usage", "_outcome", "failure", "finish_reason", "size")
 
     def __init__(self) -> None:
         self._has_events = False
+        self._has_usage = False
+        self.size = 0  # bytes of text that arrived
         self._has_text = False
         self._blank = ""  # white space that came before any word: without a word it is no answer
         self._outcome: Outcome | None = None
@@ -169,16 +177,23 @@ class _Answer:
     def has_ended(self) -> bool:
         return self._outcome == "blocked" or (self._has_text and self._outcome is not None)
 
+    @property
+    def is_untold(self) -> bool:
+        """It has begun, and what it costs was not said. A failure that comes first is no beginning."""
+        return self._has_events and not self._has_usage
+
     def take(self, chunk: Chunk, record: CallRecord) -> str:
         """The text of `chunk`. Raises its failure."""
-        self._has_events = True
         if chunk.usage is not None:
             record.call.usage = chunk.usage
+            self._has_usage = True
         if chunk.model:
             record.call.model = chunk.model
         if chunk.failure is not None:
             self.failure = chunk.failure
             raise chunk.failure
+        self._has_events = True
+        self.size += size_of(chunk.text)
         if chunk.outcome is not None:
             self._outcome, self.finish_reason = chunk.outcome, chunk.finish_reason
         elif chunk.text and self._outcome != "blocked":

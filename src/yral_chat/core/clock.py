@@ -7,6 +7,7 @@ from functools import lru_cache
 
 MILLISECOND = 1_000
 SECOND = 1_000_000
+DAY = 24 * 60 * 60 * SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTES_A_DAY = 24 * 60
@@ -37,8 +38,14 @@ def use(source: Source) -> None:
     _source = source
 
 
+def day_of(micros: int) -> int:
+    """The UTC day of a time, counted from the epoch."""
+    return micros // DAY
+
+
 @lru_cache(maxsize=1024)
-def _date(days: int) -> str:
+def date_text(days: int) -> str:
+    """The date of a day since the epoch: `2026-03-01`."""
     return (_EPOCH + timedelta(days=days)).date().isoformat()
 
 
@@ -50,4 +57,4 @@ def to_text(micros: int) -> str:
     seconds, fraction = divmod(micros, SECOND)
     minutes, second = divmod(seconds, 60)
     days, minute = divmod(minutes, _MINUTES_A_DAY)
-    return f"{_date(days)}T{_MINUTES[minute]}:{second:02d}.{fraction:06d}Z"
+    return f"{date_text(days)}T{_MINUTES[minute]}:{second:02d}.{fraction:06d}Z"

@@ -1,6 +1,7 @@
 """Settings: environment variables (or `.env`), checked once at start. The list for people is docs/configuration.md."""
 
 import ipaddress
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -92,6 +93,12 @@ class Settings(BaseSettings):
     image_history_window: int = Field(3, ge=0, le=100)
     breaker_failures: int = Field(5, ge=1, le=1000)
     breaker_open_seconds: float = Field(30, gt=0, le=600)
+
+    # what may be used in a day; 0: as much as anybody likes
+    quota_tokens_per_user_day: int = Field(0, ge=0, le=10**15)
+    quota_cost_per_user_day: Decimal = Field(Decimal(0), ge=0, le=1_000_000, max_digits=13, decimal_places=6)
+    quota_tokens_per_influencer_day: int = Field(0, ge=0, le=10**15)
+    model_prices_file: Path | None = None
 
     # personas and memory
     influencer_require_ownership_claim: bool = False
@@ -266,6 +273,12 @@ class Settings(BaseSettings):
     @property
     def has_model_provider(self) -> bool:
         return self.gemini_api_key is not None or self.openai_base_url is not None or self.openai_api_key is not None
+
+    @property
+    def has_quotas(self) -> bool:
+        return bool(
+            self.quota_tokens_per_user_day or self.quota_cost_per_user_day or self.quota_tokens_per_influencer_day
+        )
 
     @property
     def is_offline_model_allowed(self) -> bool:

@@ -83,6 +83,7 @@ class Metrics:
             registry=self.registry,
         )
         self._tokens = self._counter("ai_tokens_total", "Tokens as billed", "provider", "model", "kind")
+        self._cost = self._counter("ai_cost_total", "US dollars by the price list", "provider", "model")
         self._circuits = self._gauge("circuit_breaker_state", "0 closed, 1 half-open, 2 open", "service")
         self._transitions = self._counter("circuit_breaker_transitions_total", "Changes of state", "service", "to")
         self.ws_connections = self._gauge("ws_connections", "Open WebSockets")
@@ -170,6 +171,9 @@ class Metrics:
             if len(self._token_children) < 10 * MAX_MODELS:
                 self._token_children[key] = child
         child.inc(count)
+
+    def money_spent(self, provider: str, model: str, dollars: float) -> None:
+        self._cost.labels(provider, model).inc(dollars)
 
     def unit_finished(self, kind: str, seconds: float, error: BaseException | None) -> None:
         """A unit of work, `read` or `write`; a refusal is the unit's own answer and no failure of the database."""

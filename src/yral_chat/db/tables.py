@@ -335,10 +335,45 @@ usage_events = Table(
     Column("cached_tokens", Integer, nullable=False),
     Column("output_tokens", Integer, nullable=False),
     Column("thinking_tokens", Integer, nullable=False),
+    Column("pictures", Integer, nullable=False, server_default="0"),  # that were made
+    Column("is_estimated", Boolean, nullable=False, server_default=text("false")),  # the vendor did not get to say it
+    Column("cost", BigInteger),  # in millionths of a millionth of a US dollar; null: the model has no known price
     Column("first_token_ms", Integer),
     Column("duration_ms", Integer),
     _time("started_at"),
     Index("ix_usage_events_user", "user_id", "started_at"),
+)
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    # What usage_events come to, by whom and by the UTC day on which it was asked for; with every record of usage.
+    Column("kind", Text, primary_key=True),  # user, influencer
+    Column("subject", Text, primary_key=True),  # of people a hash: what holds a quota outlives an erased account
+    Column("day", Integer, primary_key=True),  # since the epoch
+    Column("turns", Integer, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("thinking_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),  # as in usage_events
+    # Held back for what runs: no more than the sum of open_usage, plus what an erased account had used.
+    Column("reserved_tokens", BigInteger, nullable=False),
+    Column("reserved_cost", BigInteger, nullable=False),
+)
+
+open_usage = Table(
+    "open_usage",
+    metadata,
+    # A row is usage that is still to be recorded. Turns have one where there are quotas; what is no turn always.
+    Column("key", Text, primary_key=True),  # what the ids in usage_events will begin with
+    Column("user_id", Text, nullable=False),
+    Column("influencer_id", Text, nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),  # held back in usage_days
+    Column("cost", BigInteger, nullable=False),
+    Column("holds_influencer", Boolean, nullable=False),  # also in the row of the influencer
+    Index("ix_open_usage_user", "user_id"),
 )
 
 jobs = Table(

@@ -16,6 +16,7 @@ from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.turns import TurnEngine, TurnResult
 from yral_chat.services.turns.accepting import check_limits, check_open, open_for_user
+from yral_chat.services.turns.budgets import TurnBudgets
 from yral_chat.services.turns.picturing import stored_picture
 from yral_chat.services.turns.records import Limits
 
@@ -27,8 +28,15 @@ class PictureService:
     """See the module."""
 
     def __init__(
-        self, settings: Settings, database: Database, hub: Hub, engine: TurnEngine, image_model: ImageModel | None
+        self,
+        settings: Settings,
+        database: Database,
+        hub: Hub,
+        engine: TurnEngine,
+        image_model: ImageModel | None,
+        budgets: TurnBudgets,
     ) -> None:
+        self._budgets = budgets
         self._settings = settings
         self._database = database
         self._hub = hub
@@ -47,6 +55,7 @@ class PictureService:
         def accept(uow: UnitOfWork) -> tuple[str, bool]:
             request, turn, influencer_id = self._accept(uow, user_id, conversation_id, prompt, key)
             if turn is not None:
+                self._budgets.hold(uow, turn, influencer_id)
                 self._engine.launch_after(uow, turn, None, influencer_id)
             return request.id, turn is None
 

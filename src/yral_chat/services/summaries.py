@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from yral_chat.clients.language_model import ModelCall, ModelFailure, ModelMessage, ModelRequest, Persona
+from yral_chat.clients.language_model import ModelFailure, ModelMessage, ModelRequest, Persona
 from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
 from yral_chat.core.logging import correlation_id
@@ -21,7 +21,6 @@ from yral_chat.services.background_model import BackgroundModel
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.prompts import persona_of
 from yral_chat.services.recall import SUMMARY_CHARACTERS
-from yral_chat.services.turns import ending
 
 SUMMARISE_JOB = "conversations.summarise"
 # Messages that have left the window since the last summary before there is a new one: each one changes the prompt's
@@ -88,9 +87,8 @@ class SummaryService:
         """The job `conversations.summarise`: makes the summary reach up to the context window."""
         for job in jobs:
             unseen = await self._database.read(self._look, job)
-            calls: list[ModelCall] = []
-            text = "" if unseen is None else await self._write(unseen, calls)
-            await self._database.write(self._store, job, unseen, text, calls)
+            text = "" if unseen is None else await self._write(unseen, job)
+            await self._database.write(self._store, job, unseen, text)
 
     def _look(self, uow: UnitOfWork, job: Job) -> OutOfSight | None:
         conversation = uow.conversations.find(job.payload["conversation_id"])
@@ -101,7 +99,7 @@ class SummaryService:
     def _is_wanted(self, uow: UnitOfWork, conversation: StoredConversation) -> bool:
         return self._settings.memories_enabled and uow.settings.find(conversation.user_id).memories_enabled
 
-    async def _write(self, unseen: OutOfSight, calls: list[ModelCall]) -> str:
+    async def _write(self, unseen: OutOfSight, job: Job) -> str:
         """By the model; without one, or when it does not answer, the person's own sentences."""
         if self._model.is_offline:
             return extract(unseen)
@@ -117,15 +115,14 @@ class SummaryService:
             correlation_id=correlation_id.get(),
         )
         try:
-            answer = await self._model.answer(request, calls)
+            answer = await self._model.answer(request, job)
         except ModelFailure:
             return extract(unseen)
         return _bounded(answer.replace("\x00", "").strip()) or extract(unseen)
 
-    def _store(self, uow: UnitOfWork, job: Job, unseen: OutOfSight | None, text: str, calls: list[ModelCall]) -> None:
+    def _store(self, uow: UnitOfWork, job: Job, unseen: OutOfSight | None, text: str) -> None:
         if not uow.jobs.delete(job.id):
             return
-        uow.usage.add(ending.usage_of_job(job, calls))
         conversation = uow.conversations.find_locked(job.payload["conversation_id"])
         if unseen is None or conversation is None or not self._is_wanted(uow, conversation):
             return

@@ -6,12 +6,14 @@ from yral_chat.db.database import Database
 from yral_chat.db.repositories.jobs import Job
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.turns import ending
+from yral_chat.services.usage import Prices
 
 
 class UpkeepService:
     """Each method is one job or chore; all may be repeated."""
 
-    def __init__(self, settings: Settings, database: Database, influencers: InfluencerService) -> None:
+    def __init__(self, settings: Settings, database: Database, influencers: InfluencerService, prices: Prices) -> None:
+        self._prices = prices
         self._settings = settings
         self._database = database
         self._influencers = influencers
@@ -19,7 +21,7 @@ class UpkeepService:
     async def record_turns(self, jobs: list[Job]) -> None:
         """Writes what ended turns cost and added."""
         job_ids, payloads = [job.id for job in jobs], [job.payload for job in jobs]
-        await self._database.write(ending.record, job_ids, payloads)
+        await self._database.write(ending.record, self._prices, job_ids, payloads)
 
     async def fold_counters(self) -> None:
         """Brings popularity counts up to date, and drops what is cached of those influencers."""

@@ -146,6 +146,7 @@ ROUTES = (
     Route("GET", "/api/v1/chat/ws/docs", OPEN),
     Route("GET", "/api/v1/users/me/settings", SIGNED_IN),
     Route("PUT", "/api/v1/users/me/settings", SIGNED_IN, 200, sends({"locale": "hi-IN"})),
+    Route("GET", "/api/v1/users/me/usage", SIGNED_IN),
     Route("GET", "/api/v1/users/me/export", SIGNED_IN),
     Route("DELETE", "/api/v1/users/me", SIGNED_IN),
     # files

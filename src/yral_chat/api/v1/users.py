@@ -1,14 +1,16 @@
-"""What people set for themselves (contract section 14)."""
+"""What people set for themselves, and what they have used (contract section 14)."""
 
+from datetime import date
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
-from yral_chat.api.deps import Caller, Services, cleaned, json_response
+from yral_chat.api.deps import Caller, Services, absent_when_empty, cleaned, json_response
 from yral_chat.api.errors import errors
 from yral_chat.services.preferences import Preferences
+from yral_chat.services.usage import UsageReport
 
 router = APIRouter(prefix="/api/v1/users/me", tags=["users"], responses=errors(401, 422, 429, 500, 503))
 
@@ -39,3 +41,28 @@ async def change_settings(body: ChangeSettings, caller: Caller, services: Servic
     """Sets any of them, and answers the whole."""
     changes = body.model_dump(include=body.model_fields_set)
     return json_response(await services.preferences.update(caller.user_id, changes))
+
+
+def _calendar_date(value: Any) -> Any:
+    """`YYYY-MM-DD` alone; pydantic would take seconds since the epoch too."""
+    if isinstance(value, str):
+        return date.fromisoformat(value) if len(value) == 10 and value[4] == "-" else _not_a_date()
+    return value
+
+
+def _not_a_date() -> date:
+    raise ValueError("Not a date such as 2026-03-01")
+
+
+Day = Annotated[date | None, BeforeValidator(_calendar_date), absent_when_empty(None)]
+
+
+@router.get("/usage", response_model=UsageReport)
+async def get_usage(
+    caller: Caller,
+    services: Services,
+    first: Annotated[Day, Query(alias="from", description="The first day, UTC; by default 29 days before `to`")] = None,
+    last: Annotated[Day, Query(alias="to", description="The last day, UTC; by default today")] = None,
+) -> Response:
+    """What the caller has used, for every day of the range, and what may be used in a day."""
+    return json_response(await services.usage.report(caller.user_id, first, last))

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from yral_chat.clients.images.model import MadePicture
-from yral_chat.clients.language_model import CallRecord, ModelCall, ModelFailure, Picture
+from yral_chat.clients.language_model import CallRecord, ModelCall, ModelFailure, Picture, Usage
 from yral_chat.clients.resilience import CircuitBreaker, seconds_left
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class LocalRenderer:
     provider = "offline"
     model = "local-renderer"
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (self.model,)
+
     async def make(
         self,
         prompt: str,
@@ -42,6 +46,7 @@ class LocalRenderer:
             if seconds_left(deadline) <= 0:
                 raise ModelFailure("timeout", "no time left", is_outage=False)
             data = await asyncio.to_thread(render, prompt)
+            record.call.usage = Usage(pictures=1)
             record.close("completed")
         return MadePicture(data, self.provider, self.model)
 

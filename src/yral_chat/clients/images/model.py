@@ -21,6 +21,11 @@ class ImageModel(Protocol):
 
     provider: str
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those of which one may be asked."""
+        ...
+
     async def make(
         self, prompt: str, reference: Picture | None, *, deadline: float, correlation_id: str, calls: list[ModelCall]
     ) -> MadePicture:

@@ -58,6 +58,10 @@ class OpenAIImagesClient:
         self._guard = guard or Guard(breaker)
         self._http = http or VendorHttp()
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (self._model,)
+
     async def make(
         self,
         prompt: str,
@@ -86,8 +90,10 @@ class OpenAIImagesClient:
                 answer = _DECODER.decode(await answer_to(self._http, demand, deadline))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ModelFailure("unreachable", "an unreadable answer") from error
-            if answer.usage is not None:
-                record.call.usage = Usage(answer.usage.input_tokens or 0, 0, answer.usage.output_tokens or 0)
+            told = answer.usage or _Usage()
+            record.call.usage = Usage(
+                told.input_tokens or 0, 0, told.output_tokens or 0, pictures=1 if answer.data else 0
+            )
             data = await self._picture(answer, deadline, correlation_id)
             record.close("completed")
         return MadePicture(data, self.provider, self._model)

@@ -17,7 +17,7 @@ import msgspec
 from yral_chat.clients.images.guard import Guard
 from yral_chat.clients.images.model import MadePicture
 from yral_chat.clients.images.output import origin_of, picture_at
-from yral_chat.clients.language_model import TRANSIENT_OUTCOMES, CallRecord, ModelCall, ModelFailure, Picture
+from yral_chat.clients.language_model import TRANSIENT_OUTCOMES, CallRecord, ModelCall, ModelFailure, Picture, Usage
 from yral_chat.clients.request_body import Base64, JsonBody
 from yral_chat.clients.resilience import Backoff, CircuitBreaker, seconds_left
 from yral_chat.clients.vendor_answers import Demand, answer_to, plain_headers
@@ -86,6 +86,10 @@ class ReplicateClient:
         self._http = http or VendorHttp()
         self._cancelling: set[asyncio.Task[None]] = set()
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self._models)
+
     async def make(
         self, prompt: str, reference: Picture | None, *, deadline: float, correlation_id: str, calls: list[ModelCall]
     ) -> MadePicture:
@@ -123,6 +127,7 @@ class ReplicateClient:
                 self._cancel_later(prediction, headers)
                 raise
             url = output_of(prediction)
+            record.call.usage = Usage(pictures=1)  # paid for, also when it cannot be fetched
             data = await self._patiently(
                 lambda: picture_at(
                     self._http,

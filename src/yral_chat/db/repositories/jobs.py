@@ -16,7 +16,7 @@ from yral_chat.db.tables import jobs
 
 class Job(msgspec.Struct, frozen=True):
     """One piece of work. `attempts` counts the runs that were begun, with this one; `created_at` in microseconds;
-    `cause` is what added it."""
+    `cause` is what added it; `has_failed`: a run before this one has said why it failed, others died."""
 
     id: str
     name: str
@@ -24,6 +24,7 @@ class Job(msgspec.Struct, frozen=True):
     attempts: int
     created_at: int
     cause: Cause = Cause()
+    has_failed: bool = False
 
 
 class QueuedJob(msgspec.Struct, frozen=True):
@@ -55,7 +56,7 @@ _ADD = Statement(
     insert(jobs), columns=("id", "name", "payload", "attempts", "priority", "run_at", "is_dead", "created_at")
 )
 _DUE = Statement(
-    select(jobs.c.id, jobs.c.name, jobs.c.payload, jobs.c.attempts, jobs.c.created_at)
+    select(jobs.c.id, jobs.c.name, jobs.c.payload, jobs.c.attempts, jobs.c.created_at, jobs.c.last_error)
     .where(_ALIVE, jobs.c.name == bindparam("job_name"), jobs.c.run_at <= bindparam("time"))
     .order_by(jobs.c.priority.desc(), jobs.c.run_at, jobs.c.id)
     .limit(bindparam("most"))
@@ -220,7 +221,7 @@ class JobRepository:
         return self._executor.run(_PURGE, {})
 
 
-def _job(job_id: str, name: str, payload: str, attempts: int, created_at: int) -> Job:
+def _job(job_id: str, name: str, payload: str, attempts: int, created_at: int, last_error: str | None) -> Job:
     loaded = orjson.loads(payload)
     cause = Cause.of_json(loaded.pop(_CAUSE, None))
-    return Job(job_id, name, loaded, attempts + 1, created_at, cause)
+    return Job(job_id, name, loaded, attempts + 1, created_at, cause, has_failed=last_error is not None)

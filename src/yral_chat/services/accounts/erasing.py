@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 from typing_extensions import TypedDict
 
-from yral_chat.core.clock import now
+from yral_chat.core.clock import day_of, now
+from yral_chat.core.ids import pseudonym_of
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
 from yral_chat.services.accounts.erasure_log import Erasure
 from yral_chat.services.erasing import NO_PERSONA, erase_conversation
 from yral_chat.services.media.service import remove_files
-from yral_chat.services.turns.ending import RECORD_JOB
+from yral_chat.services.usage import RECORD_JOB
+from yral_chat.services.usage.recording import user_day
 
 ERASE_JOB = "accounts.erase"
 
@@ -53,11 +55,6 @@ def total(steps: list[Step]) -> Deleted:
         "media": sum(step.media for step in steps),
         "influencers": sum(len(step.influencer_ids) for step in steps),
     }
-
-
-def pseudonym_of(user_id: str) -> str:
-    """What stands for the person where it has to be known that it was the same: who knows the id finds it."""
-    return f"sha256:{hashlib.sha256(user_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def nobody_of(erasure: Erasure) -> str:
@@ -136,11 +133,20 @@ def anonymise_usage(uow: UnitOfWork, user_id: str) -> Step:
     return Step(has_more=uow.accounts.anonymise_usage(user_id, CHUNK) == CHUNK)
 
 
-def finish(uow: UnitOfWork, erasure: Erasure, deleted: Deleted) -> None:
-    """The last unit: what is little goes at once, the job too, and the audit has its row."""
+def finish(uow: UnitOfWork, erasure: Erasure, deleted: Deleted, *, has_quotas: bool = False) -> None:
+    """The last unit: what is little goes at once, the job too, and the audit has its row.
+
+    `has_quotas`: what was used today stays used up, under a pseudonym, or an erasure would be a new quota.
+    """
     # What turns have cost that ended just now is still on its way to usage_events.
     uow.accounts.rewrite_jobs(erasure.user_id, {"user_id": "", "conversation_id": ""}, kept=RECORD_JOB)
     uow.accounts.anonymise_usage(erasure.user_id, CHUNK)
     uow.accounts.finish(erasure.user_id, pseudonym_of(erasure.user_id), erasure.id, deleted, now())
     # A conversation that began during the erasure is the first of the account that comes after.
     uow.conversations.count_anew(erasure.user_id)
+    uow.usage.anonymise_open(erasure.user_id)
+    today = day_of(now())
+    if has_quotas:
+        uow.usage.forget_days(user_day(erasure.user_id, today))
+    else:
+        uow.usage.delete_days(user_day(erasure.user_id, today + 1))

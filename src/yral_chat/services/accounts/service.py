@@ -50,6 +50,7 @@ class AccountService:
         self._influencers = influencers
         self._media_url = media_url
         self._wake_jobs = wake_jobs
+        self._has_quotas = settings.has_quotas
         self._log = ErasureLog(settings.data_dir / "erasures.jsonl")
 
     def export(self, user_id: str) -> AsyncGenerator[bytes, None]:
@@ -137,7 +138,7 @@ class AccountService:
         return steps
 
     def _finish(self, uow: UnitOfWork, erasure: Erasure, deleted: Deleted) -> None:
-        erasing.finish(uow, erasure, deleted)
+        erasing.finish(uow, erasure, deleted, has_quotas=self._has_quotas)
         uow.after_commit(lambda: self._cache.drop(f"profile:{erasure.user_id}"))
         uow.after_commit(lambda: self._hub.close_user(erasure.user_id, *ACCOUNT_DELETED))
         uow.after_commit(self._wake_jobs)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,10 +20,9 @@ from yral_chat.clients.language_model import (
 )
 from yral_chat.core import deadlines
 from yral_chat.core.config import Settings
-from yral_chat.core.errors import AppError, GenerationTimeout
-from yral_chat.core.ids import new_id
+from yral_chat.core.errors import AppError, GenerationTimeout, QuotaExceeded
 from yral_chat.core.logging import correlation_id
-from yral_chat.db.database import Database
+from yral_chat.core.metrics import Metrics
 from yral_chat.services.characters import answers, templates
 from yral_chat.services.characters.records import (
     MAX_INSTRUCTIONS,
@@ -44,17 +43,23 @@ from yral_chat.services.characters.wordings import (
 )
 from yral_chat.services.media import MediaService
 from yral_chat.services.overload import Admission
-from yral_chat.services.structured_answers import ask_data, ask_text, refusal_of
-from yral_chat.services.turns.ending import RECORD_JOB
+from yral_chat.services.structured_answers import MAX_SHOWN_CHARACTERS, ask_data, ask_text, refusal_of
+from yral_chat.services.usage import Bound, Quotas, Tab, Tabs
 
 # Models that think do it inside this limit: what is written is a tenth of it.
 MAX_OUTPUT_TOKENS = 8192
 # Between the last answer of a model and ours: a picture is stored, a row is written.
 MARGIN_SECONDS = 1.0
+# UTF-8 takes at most so many bytes for a character; what is said of an answer that cannot be used; and a prompt for a
+# portrait, which is made of bounded texts.
+CHARACTER_BYTES = 4
+COMPLAINT_BYTES = 4096
+PORTRAIT_BYTES = 8192
 
 
 class Generator:
-    """Everything raises GenerationTimeout, ModelUnavailable, NoModelProvider, ModelQuotaExhausted, ContentBlocked.
+    """Everything raises GenerationTimeout, ModelUnavailable, NoModelProvider, ModelQuotaExhausted, ContentBlocked,
+    QuotaExceeded.
 
     Without a model provider (`is_offline`) templates answer.
     """
@@ -62,34 +67,37 @@ class Generator:
     def __init__(
         self,
         settings: Settings,
-        database: Database,
         model: LanguageModel,
         image_model: ImageModel | None,
         media: MediaService,
+        metrics: Metrics,
+        quotas: Quotas,
+        tabs: Tabs,
         *,
         admission: Admission,
-        wake_jobs: Callable[[], None],
     ) -> None:
         self.is_offline = not settings.has_model_provider
         self._settings = settings
-        self._database = database
         self._model = model
         self._image_model = image_model
         self._media = media
         self._admission = admission
-        self._wake_jobs = wake_jobs
+        self._metrics = metrics
+        self._quotas = quotas
+        self._tabs = tabs
 
     async def instructions(self, user_id: str, idea: str) -> str:
         """System instructions for an idea, at most 20,000 characters."""
         if self.is_offline:
             return templates.instructions(idea)
-        async with self._call(user_id) as call:
-            text = await ask_text(self._model, call.request(PROMPT, framed(idea=idea)), call.calls)
+        material = framed(idea=idea)
+        async with self._call(user_id, self._bound(PROMPT, material, None, asks=1)) as call:
+            text = await ask_text(self._model, call.request(PROMPT, material), call.calls)
             return answers.text_of(text.removeprefix("```").removesuffix("```"), MAX_INSTRUCTIONS)
 
     async def describe(self, user_id: str, instructions: str) -> Metadata:
         """What a catalogue needs, with a picture when one is made in time; `name` is a wish, not checked yet."""
-        async with self._call(user_id) as call:
+        async with self._call(user_id, self._bound_of_description(instructions)) as call:
             if self.is_offline:
                 metadata, look = templates.metadata(instructions), ""
             else:
@@ -110,7 +118,7 @@ class Generator:
             name=persona.display_name, description=persona.description, instructions=persona.system_instructions
         )
         try:
-            async with self._call(user_id) as call:
+            async with self._call(user_id, self._bound(OPENING, material, OPENING_SCHEMA)) as call:
                 request = call.request(OPENING, material, OPENING_SCHEMA)
                 return await ask_data(self._model, request, call.calls, answers.read_opening)
         except AppError:
@@ -123,7 +131,8 @@ class Generator:
         if self.is_offline:
             return templates.video(persona.display_name, description, persona.category, scene)
         material = framed(name=persona.display_name, description=description, category=persona.category, scene=scene)
-        async with self._call(user_id) as call:
+        bound = self._bound(VIDEO, material, VIDEO_SCHEMA, pictures=0 if picture is None else 1)
+        async with self._call(user_id, bound) as call:
             request = call.request(VIDEO, material, VIDEO_SCHEMA, picture)
             made = await ask_data(self._model, request, call.calls, answers.read_video_prompt)
         chosen = scene or made.scene_description or made.video_prompt[: answers.MAX_SCENE]
@@ -156,49 +165,59 @@ class Generator:
         except (ModelFailure, AppError, TimeoutError):
             return None
 
+    def _bound(
+        self, system: str, material: str, schema: dict[str, Any] | None, *, asks: int = 2, pictures: int = 0
+    ) -> Bound:
+        """The most that asking for data can use: an answer that cannot be used is shown to the model once more."""
+        if not self._quotas.is_on:
+            return Bound()
+        request = _Call(0.0, []).request(system, material, schema)
+        bound = self._quotas.most_of(request, pictures=pictures)
+        if asks == 1:
+            return bound
+        return bound + bound + self._quotas.most(MAX_SHOWN_CHARACTERS * CHARACTER_BYTES + COMPLAINT_BYTES, 0)
+
+    def _bound_of_description(self, instructions: str) -> Bound:
+        if not self._quotas.is_on:
+            return Bound()
+        bound = Bound()
+        if not self.is_offline:
+            bound += self._bound(METADATA, framed(instructions=instructions), METADATA_SCHEMA)
+        if self._image_model is not None:
+            bound += self._quotas.most_of_picture("x" * PORTRAIT_BYTES)
+        return bound
+
     @asynccontextmanager
-    async def _call(self, user_id: str) -> AsyncIterator["_Call"]:
-        """Bounds the block in time, turns what models say into refusals, and keeps what they cost.
+    async def _call(self, user_id: str, bound: Bound) -> AsyncIterator["_Call"]:
+        """Bounds the block in time, turns what models say into refusals, and keeps what they cost, as usage of no
+        conversation.
 
         Raises Overloaded too.
         """
         self._admission.check()
-        seconds = self._settings.generation_timeout_seconds
+        seconds, tab = self._settings.generation_timeout_seconds, Tab(user_id)
         deadlines.extend(seconds)
-        call = _Call(time.monotonic() + seconds)
+        try:
+            await self._tabs.open(tab, bound)
+        except QuotaExceeded as error:
+            self._metrics.limit_refused(error.details["limit_type"])
+            raise
         try:
             async with asyncio.timeout(seconds):
-                yield call
+                yield _Call(time.monotonic() + seconds, tab.calls)
         except TimeoutError as error:
             raise GenerationTimeout from error
         except ModelFailure as failure:
             raise refusal_of(failure) from failure
         finally:
-            await self._keep_costs(user_id, call.calls)
-
-    async def _keep_costs(self, user_id: str, calls: list[ModelCall]) -> None:
-        """As usage of no conversation."""
-        if not calls:
-            return
-        payload = {
-            "turn_id": new_id(),
-            "attempt": 1,
-            "user_id": user_id,
-            "influencer_id": "",
-            "conversation_id": "",
-            "listed": 0,
-            "calls": [msgspec.to_builtins(call) for call in calls],
-        }
-        with deadlines.owed():
-            await self._database.write(lambda uow: uow.jobs.add(RECORD_JOB, payload))
-        self._wake_jobs()
+            await self._tabs.close(tab)
 
 
 class _Call(msgspec.Struct):
     """One piece of generating: what it has asked so far, and when it must be done (`time.monotonic()`)."""
 
     deadline: float
-    calls: list[ModelCall] = []
+    calls: list[ModelCall]
 
     def request(
         self, system: str, material: str, schema: dict[str, Any] | None = None, picture: Picture | None = None

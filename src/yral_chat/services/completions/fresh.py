@@ -22,10 +22,12 @@ from yral_chat.services.completions.ledger import Entry, Ledger
 from yral_chat.services.completions.records import Finish, Line, LineRole, Wish
 from yral_chat.services.completions.watching import watched
 from yral_chat.services.moderation import ModerationService, Verdict, help_text
+from yral_chat.services.moderation.judging import most_of_judgement
 from yral_chat.services.notifications import mark_crisis
 from yral_chat.services.prompts import compose, resolve_names
 from yral_chat.services.structured_answers import refusal_of
 from yral_chat.services.turns.running import Guard
+from yral_chat.services.usage import Bound, Quotas
 
 # Stands between the persona's own words and the caller's: the guardrails come after both.
 CALLER_HEADING = """\
@@ -45,6 +47,7 @@ class Workshop(msgspec.Struct, frozen=True):
     model: LanguageModel
     moderation: ModerationService
     ledger: Ledger
+    quotas: Quotas
     wake_jobs: Callable[[], None]
 
 
@@ -81,7 +84,7 @@ class FreshAnswer:
     async def _answer(self, seconds: float, idle_seconds: float) -> AsyncGenerator[str | Finish]:
         """In the order of a turn: rules, help, then the model."""
         ledger = self._workshop.ledger
-        entry = await ledger.enter(self._user_id, self._influencer.id)
+        entry = await ledger.enter(self._user_id, self._influencer.id, self._bound())
         try:
             verdict, wish = await self._judge()
             if verdict.tier == "crisis":
@@ -99,6 +102,16 @@ class FreshAnswer:
             raise GenerationTimeout from error
         finally:
             await ledger.leave(entry)
+
+    def _bound(self) -> Bound:
+        """The most that this can use."""
+        shop = self._workshop
+        if not shop.quotas.is_on:
+            return Bound()
+        bound = shop.quotas.most_of(prompt_of(self._influencer, self._wish, shop.settings, deadline=0.0))
+        if shop.moderation.has_judge:
+            bound += shop.quotas.most(*most_of_judgement(_text_of(_said_now(self._wish))))
+        return bound
 
     async def _judge(self) -> tuple[Verdict, Wish]:
         """See `judged`."""

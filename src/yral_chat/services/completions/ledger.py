@@ -3,22 +3,14 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
-
-import msgspec
-from loguru import logger
 
 from yral_chat.clients.language_model import ModelCall
-from yral_chat.core import deadlines
-from yral_chat.core.errors import AppError
-from yral_chat.core.ids import new_id
+from yral_chat.core.errors import QuotaExceeded, TooManyTurns
 from yral_chat.core.metrics import Metrics
-from yral_chat.db.database import Database
+from yral_chat.db.database import UnitOfWork
 from yral_chat.services.turns.accepting import too_many
-from yral_chat.services.turns.ending import RECORD_JOB
-from yral_chat.services.turns.engine import count_tokens
+from yral_chat.services.usage import Bound, Tab, Tabs
 
 
 class Entry:
@@ -26,7 +18,7 @@ class Entry:
 
     def __init__(self, user_id: str, influencer_id: str) -> None:
         self.user_id = user_id
-        self.influencer_id = influencer_id
+        self.tab = Tab(user_id, influencer_id, turns=1)
         self.calls: list[ModelCall] = []
         self.judging: list[ModelCall] = []
         self.started = time.monotonic()
@@ -35,36 +27,41 @@ class Entry:
 class Ledger:
     """Every `enter` that returns is followed by one `leave`."""
 
-    def __init__(
-        self, database: Database, metrics: Metrics, *, most_per_user: int, wake_jobs: Callable[[], None]
-    ) -> None:
-        self._database = database
+    def __init__(self, metrics: Metrics, tabs: Tabs, *, most_per_user: int) -> None:
         self._metrics = metrics
+        self._tabs = tabs
         self._most = most_per_user
-        self._wake_jobs = wake_jobs
         self._in_progress: Counter[str] = Counter()  # by user
         self._is_idle = asyncio.Event()
         self._is_idle.set()
-        self._recording: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         """How many are being written."""
         return self._in_progress.total()
 
-    async def enter(self, user_id: str, influencer_id: str) -> Entry:
-        """An answer begins. It counts with the user's turns: both are calls of the model that run.
+    async def enter(self, user_id: str, influencer_id: str, bound: Bound) -> Entry:
+        """An answer begins, which uses `bound` at most. It counts with the user's turns: both are calls of the model
+        that run.
 
-        Raises TooManyTurns.
+        Raises TooManyTurns, QuotaExceeded.
         """
-        # A write, because PostgreSQL counts under a lock; nothing is written.
-        turns = await self._database.write(lambda uow: uow.turns.count_of_user(user_id))
-        if turns + self._in_progress[user_id] >= self._most:
-            self._metrics.limit_refused("concurrent_turns")
-            raise too_many(self._most)
-        self._in_progress[user_id] += 1
-        self._is_idle.clear()
+        entry = Entry(user_id, influencer_id)
+        most = self._most - self._in_progress[user_id]
+
+        def check(uow: UnitOfWork) -> None:
+            if uow.turns.count_of_user(user_id) >= most:
+                raise too_many(self._most)
+
+        self._begin(user_id)  # before it waits: those that ask at the same time count
+        try:
+            await self._tabs.open(entry.tab, bound, check)
+        except BaseException as error:
+            self._end(user_id)
+            if isinstance(error, TooManyTurns | QuotaExceeded):
+                self._metrics.limit_refused(error.details["limit_type"])
+            raise
         self._metrics.turns_in_progress.inc()
-        return Entry(user_id, influencer_id)
+        return entry
 
     def first_token(self, entry: Entry) -> None:
         """The first text is there."""
@@ -72,52 +69,33 @@ class Ledger:
 
     async def leave(self, entry: Entry) -> None:
         """It ended, whatever way: what it has cost is written, also when nobody waits for that any more."""
-        self._in_progress[entry.user_id] -= 1
-        if not self._in_progress[entry.user_id]:
-            del self._in_progress[entry.user_id]
+        self._end(entry.user_id)
+        self._count(entry)
+        entry.tab.calls += entry.calls + entry.judging
+        await self._tabs.close(entry.tab)
+
+    def _begin(self, user_id: str) -> None:
+        self._in_progress[user_id] += 1
+        self._is_idle.clear()
+
+    def _end(self, user_id: str) -> None:
+        self._in_progress[user_id] -= 1
+        if not self._in_progress[user_id]:
+            del self._in_progress[user_id]
         if not self._in_progress:
             self._is_idle.set()
-        self._count(entry)
-        if entry.calls or entry.judging:
-            task = asyncio.create_task(self._record(entry))
-            self._recording.add(task)
-            task.add_done_callback(self._recording.discard)
-            await asyncio.shield(task)
 
     def _count(self, entry: Entry) -> None:
         metrics, seconds = self._metrics, time.monotonic() - entry.started
         metrics.turns_in_progress.dec()
-        count_tokens(metrics, entry.calls + entry.judging)
         if entry.calls:
             last = entry.calls[-1]
             metrics.turn_finished(last.provider, last.model, last.outcome or "cancelled", seconds)
         else:
             metrics.turn_finished("none", "none", "not_asked", seconds)
 
-    async def _record(self, entry: Entry) -> None:
-        """Through the job that records turns; there is no turn and no conversation."""
-        payload: dict[str, Any] = {
-            "turn_id": new_id(),
-            "attempt": 1,
-            "user_id": entry.user_id,
-            "influencer_id": entry.influencer_id,
-            "conversation_id": "",
-            "listed": 0,
-            "calls": [msgspec.to_builtins(call) for call in entry.calls + entry.judging],
-        }
-        try:
-            with deadlines.owed():
-                await self._database.write(lambda uow: uow.jobs.add(RECORD_JOB, payload))
-            self._wake_jobs()
-        except AppError as error:  # a database that is away must not take the answer from whoever waits for it
-            logger.error("completion.usage_not_recorded", error=error.code)
-
     async def drain(self, seconds: float) -> None:
         """Lets what runs end within `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._is_idle.wait()
-
-    async def close(self) -> None:
-        """Waits until all costs are written."""
-        await asyncio.gather(*self._recording)

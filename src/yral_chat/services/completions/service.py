@@ -20,6 +20,7 @@ from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.moderation import ModerationService
 from yral_chat.services.overload import Admission
 from yral_chat.services.turns import NewMessage, TurnService
+from yral_chat.services.usage import Quotas, Tabs
 
 
 class CompletionService:
@@ -36,6 +37,8 @@ class CompletionService:
         model: LanguageModel,
         turns: TurnService,
         moderation: ModerationService,
+        quotas: Quotas,
+        tabs: Tabs,
         admission: Admission,
         wake_jobs: Callable[[], None],
     ) -> None:
@@ -44,8 +47,8 @@ class CompletionService:
         self._cache = cache
         self._influencers = influencers
         self._turns = turns
-        self._ledger = Ledger(database, metrics, most_per_user=settings.max_turns_per_user, wake_jobs=wake_jobs)
-        self._workshop = Workshop(settings, database, model, moderation, self._ledger, wake_jobs)
+        self._ledger = Ledger(metrics, tabs, most_per_user=settings.max_turns_per_user)
+        self._workshop = Workshop(settings, database, model, moderation, self._ledger, quotas, wake_jobs)
 
     def count(self) -> int:
         """Answers without a conversation that are being written."""
@@ -96,10 +99,6 @@ class CompletionService:
     async def drain(self, seconds: float) -> None:
         """Lets answers end within `seconds`; `begin` refuses new ones while turns drain."""
         await self._ledger.drain(seconds)
-
-    async def close(self) -> None:
-        """Waits until all costs are written."""
-        await self._ledger.close()
 
 
 def _check_conversation(uow: UnitOfWork, conversation_id: str, user_id: str, influencer_id: str) -> None:

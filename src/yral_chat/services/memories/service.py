@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from typing_extensions import TypedDict
 
-from yral_chat.clients.language_model import ModelCall, ModelFailure, Persona
+from yral_chat.clients.language_model import ModelFailure, Persona
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import MemoryNotFound
@@ -18,14 +18,13 @@ from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
 from yral_chat.db.repositories.memories import EVERYTHING, MAX_PER_CONVERSATION, StoredMemory
 from yral_chat.db.repositories.messages import Said
-from yral_chat.services.background_model import BackgroundModel, is_final
+from yral_chat.services.background_model import BackgroundModel, QuotaUsedUp, is_final
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.memories.asking import read_facts, request_for
 from yral_chat.services.memories.facts import Fact
 from yral_chat.services.memories.statements import facts_in
 from yral_chat.services.prompts import persona_of
 from yral_chat.services.summaries import queue_summary
-from yral_chat.services.turns import ending
 from yral_chat.services.turns.accepting import open_for_user
 
 EXTRACT_SECONDS = 30.0  # of a model's work; nobody waits for it
@@ -95,27 +94,25 @@ class MemoryService:
 
     async def _extract(self, job: Job) -> None:
         source = await self._database.read(self._find_source, job)
-        calls: list[ModelCall] = []
         facts: list[Fact] = []
         outcome: Extraction = "skipped"
         if source is not None:
             try:
-                facts = await self._find_facts(source, calls)
+                facts = await self._find_facts(source, job)
                 outcome = "found" if facts else "nothing"
             except ModelFailure as failure:
                 if not is_final(failure):
                     self._count("failed")
-                    await self._database.write(_keep_cost, job, calls)
                     raise
                 outcome = "failed"
-        await self._database.write(self._store, job, source, facts, calls)
+        await self._database.write(self._store, job, source, facts)
         self._count(outcome)
 
     def _count(self, outcome: Extraction) -> None:
         if self._metrics is not None:
             self._metrics.memory_extracted(outcome)
 
-    async def _find_facts(self, source: Source, calls: list[ModelCall]) -> list[Fact]:
+    async def _find_facts(self, source: Source, job: Job) -> list[Fact]:
         if self._model.is_offline:
             return facts_in(source.text)
         influencer = await self._influencers.find(source.influencer_id)
@@ -127,7 +124,10 @@ class MemoryService:
             deadline=time.monotonic() + EXTRACT_SECONDS,
             correlation_id=correlation_id.get(),
         )
-        return read_facts(await self._model.answer(request, calls), source.text)
+        try:
+            return read_facts(await self._model.answer(request, job), source.text)
+        except QuotaUsedUp:
+            return facts_in(source.text)
 
     def _find_source(self, uow: UnitOfWork, job: Job) -> Source | None:
         """None when there is nothing to draw from, or nobody wants it."""
@@ -145,25 +145,16 @@ class MemoryService:
     def _may_remember(self, uow: UnitOfWork, user_id: str) -> bool:
         return self._settings.memories_enabled and uow.settings.find(user_id).memories_enabled
 
-    def _store(
-        self, uow: UnitOfWork, job: Job, source: Source | None, facts: Sequence[Fact], calls: list[ModelCall]
-    ) -> None:
+    def _store(self, uow: UnitOfWork, job: Job, source: Source | None, facts: Sequence[Fact]) -> None:
         """Keeps the facts and deletes the job: together, so that it happens once."""
         if not uow.jobs.delete(job.id):
             return
-        uow.usage.add(ending.usage_of_job(job, calls))
         conversation = uow.conversations.find_locked(job.payload["conversation_id"])
         if conversation is None or not self._may_remember(uow, conversation.user_id):
             return
         if source is not None:
             remember(uow, conversation.id, source, facts)
         queue_summary(uow, conversation, job.payload, self._settings.history_messages)
-
-
-def _keep_cost(uow: UnitOfWork, job: Job, calls: list[ModelCall]) -> None:
-    """Of a try that comes to nothing. What is gone meanwhile, perhaps with its person, leaves no trace."""
-    if uow.conversations.find(job.payload["conversation_id"]) is not None:
-        uow.usage.add(ending.usage_of_job(job, calls))
 
 
 def remember(uow: UnitOfWork, conversation_id: str, source: Source, facts: Sequence[Fact]) -> None:

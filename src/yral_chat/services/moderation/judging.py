@@ -17,6 +17,7 @@ from yral_chat.clients.language_model import (
     Persona,
     closing_stream,
 )
+from yral_chat.clients.token_counts import most_of_prompt
 from yral_chat.core.logging import correlation_id
 from yral_chat.services.moderation.quoting import quote_as_data
 
@@ -45,6 +46,7 @@ class Judgement:
         self.is_refused = False
         self.has_failed = False
         self._calls: list[ModelCall] = []
+        self._verdict: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stop: Callable[[], None] | None = None
         self._task = asyncio.create_task(self._ask(model, text), name="moderation.judge")
 
@@ -55,7 +57,7 @@ class Judgement:
     async def wait(self) -> bool:
         """`is_refused`, for which the end of a reply waits a moment."""
         self._stop = None
-        await asyncio.wait([self._task], timeout=GRACE_SECONDS)
+        await asyncio.wait([self._task, self._verdict], timeout=GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         return self.is_refused
 
     async def close(self, calls: list[ModelCall]) -> None:
@@ -68,15 +70,15 @@ class Judgement:
 
     async def _ask(self, model: LanguageModel, text: str) -> None:
         try:
-            self.is_refused = await self._answer(model, text)
+            await self._answer(model, text)
         except ModelFailure as failure:
             # A vendor whose own safety layer refuses the question has judged nothing: the reply is asked for too.
             self.has_failed = True
             logger.warning("moderation.judge_failed", outcome=failure.outcome)
-        if self.is_refused and self._stop is not None:
-            self._stop()
 
-    async def _answer(self, model: LanguageModel, text: str) -> bool:
+    async def _answer(self, model: LanguageModel, text: str) -> None:
+        """The first word decides, and stops the reply; the rest is read for the sake of what it costs, which vendors
+        say last."""
         said = ""
         async with closing_stream(model.stream(_request(text), self._calls)) as answer:
             async for item in answer:
@@ -84,8 +86,22 @@ class Judgement:
                     break
                 said += item.text
                 if len(said.split()) > 1 or said.endswith((" ", "\n")):
-                    break  # the first word is there
-        return said.strip().strip("\"'*.").upper().startswith(REFUSED)
+                    self._decide(said)
+        self._decide(said)
+
+    def _decide(self, said: str) -> None:
+        """Once; the end of a question that came to nothing decides nothing."""
+        if self._verdict.done():
+            return
+        self.is_refused = said.strip().strip("\"'*.").upper().startswith(REFUSED)
+        self._verdict.set_result(None)
+        if self.is_refused and self._stop is not None:
+            self._stop()
+
+
+def most_of_judgement(text: str) -> tuple[int, int]:
+    """The most tokens of a prompt about `text`, and of the answer."""
+    return most_of_prompt(_request(text)), MAX_TOKENS
 
 
 def _request(text: str) -> ModelRequest:

@@ -33,7 +33,7 @@ class ModerationService:
     def __init__(self, settings: Settings, metrics: Metrics, model: LanguageModel) -> None:
         self._metrics = metrics
         self._model = model
-        self._has_judge = settings.moderation_judge and settings.has_model_provider
+        self.has_judge = settings.moderation_judge and settings.has_model_provider
 
     def check_message(self, text: str) -> Verdict:
         """What a person's message is; `tier` None: nothing was found."""
@@ -63,7 +63,7 @@ class ModerationService:
 
     def judge(self, verdict: Verdict, text: str) -> Judgement | None:
         """Begins to ask a model about a suspicious message, where there is one to ask."""
-        if verdict.tier != "suspicious" or not self._has_judge:
+        if verdict.tier != "suspicious" or not self.has_judge:
             return None
         return Judgement(self._model, text)
 

@@ -6,20 +6,19 @@ from typing import Any, Literal
 import msgspec
 
 from yral_chat.clients.language_model import ModelCall
-from yral_chat.core.clock import now
+from yral_chat.core.clock import day_of, now
 from yral_chat.core.objects import Message, MessageStatus
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
-from yral_chat.db.repositories.jobs import Job
 from yral_chat.db.repositories.messages import StoredMessage, is_listed
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.services.turns.accepting import begin_attempt
 from yral_chat.services.turns.records import Ending
 from yral_chat.services.turns.running import Ended, TakenOver
+from yral_chat.services.usage import RECORD_JOB, Prices, Spent, record_spent
+from yral_chat.services.usage.recording import key_of, lost_call
 
 MessageEvent = Literal["new_message", "message_updated"]
-
-RECORD_JOB = "turns.record"
 
 
 def end(
@@ -41,7 +40,7 @@ def end(
     else:
         reply = before  # a delivered text stays for good when its replacement does not come
     listed = int(reply.is_listed) - int(before.is_listed)
-    uow.jobs.add(RECORD_JOB, record_of(turn, calls, conversation.influencer_id or "", listed=listed))
+    uow.jobs.add(RECORD_JOB, record_of(turn, calls, conversation.influencer_id or "", listed=listed, turns=1))
     event: MessageEvent = "new_message" if is_complete and not turn.is_regeneration else "message_updated"
     return tell(uow, conversation, reply.message, event, absolute)
 
@@ -125,8 +124,16 @@ def take_over(uow: UnitOfWork, turn: StoredTurn, owner: str, lease_until: int) -
     assert before is not None and user_message is not None  # noqa: S101, PT018 - turns go with their messages
     begin_attempt(uow, conversation, before, is_replacement=turn.is_replacement)
     influencer_id = conversation.influencer_id or ""
-    uow.jobs.add(RECORD_JOB, record_of(turn, [lost_call(turn)], influencer_id, listed=0))
-    return TakenOver(next_attempt(turn, owner), user_message.message, influencer_id)
+    return TakenOver(give_over(uow, turn, owner, influencer_id), user_message.message, influencer_id)
+
+
+def give_over(uow: UnitOfWork, turn: StoredTurn, owner: str, influencer_id: str) -> StoredTurn:
+    """The turn as it stands after `owner` has taken it over: what is held back for it stays so, and what the lost
+    attempt has cost is recorded."""
+    taken = next_attempt(turn, owner)
+    uow.usage.move(key_of(turn.id, turn.attempt), key_of(taken.id, taken.attempt))
+    uow.jobs.add(RECORD_JOB, record_of(turn, [lost_call(turn.created_at)], influencer_id, is_closed=False))
+    return taken
 
 
 def next_attempt(turn: StoredTurn, owner: str) -> StoredTurn:
@@ -134,76 +141,56 @@ def next_attempt(turn: StoredTurn, owner: str) -> StoredTurn:
     return msgspec.structs.replace(turn, attempt=turn.attempt + 1, takeovers=turn.takeovers + 1, owner=owner)
 
 
-def keep_usage(uow: UnitOfWork, turn: StoredTurn, calls: list[ModelCall], influencer_id: str) -> None:
-    """Records what an attempt has cost that leaves no end behind: its conversation is gone, or others go on with it."""
-    uow.jobs.add(RECORD_JOB, record_of(turn, calls, influencer_id, listed=0))
+def keep_usage(
+    uow: UnitOfWork,
+    turn: StoredTurn,
+    calls: list[ModelCall],
+    influencer_id: str,
+    *,
+    turns: int = 0,
+    is_closed: bool = True,
+) -> None:
+    """Records what an attempt has cost that leaves no end behind: its conversation is gone, somebody else has ended
+    it, or others go on with it (then it is not closed: what is held back is for them)."""
+    uow.jobs.add(RECORD_JOB, record_of(turn, calls, influencer_id, turns=turns, is_closed=is_closed))
 
 
-def lost_call(turn: StoredTurn) -> ModelCall:
-    """What an attempt has cost that died with its process is unknown to us, but that there was one is not."""
-    return ModelCall(provider="unknown", model="unknown", started_at=turn.created_at)
-
-
-def record_of(turn: StoredTurn, calls: list[ModelCall], influencer_id: str, *, listed: int) -> dict[str, Any]:
-    """The job's payload; `listed` is by how much the attempt changed the number of messages that lists show."""
+def record_of(
+    turn: StoredTurn,
+    calls: list[ModelCall],
+    influencer_id: str,
+    *,
+    listed: int = 0,
+    turns: int = 0,
+    is_closed: bool = True,
+) -> dict[str, Any]:
+    """The job's payload; `listed` is by how much the attempt changed the number of messages that lists show. For the
+    others see Spent."""
     return {
+        "key": key_of(turn.id, turn.attempt),
         "turn_id": turn.id,
         "attempt": turn.attempt,
         "user_id": turn.user_id,
         "influencer_id": influencer_id,
         "conversation_id": turn.conversation_id,
+        "day": day_of(turn.created_at),
         "listed": listed,
+        "turns": turns,
+        "is_closed": is_closed,
         "calls": [msgspec.to_builtins(call) for call in calls],
     }
 
 
-def record(uow: UnitOfWork, job_ids: list[str], payloads: list[dict[str, Any]]) -> None:
+def record(uow: UnitOfWork, prices: Prices, job_ids: list[str], payloads: list[dict[str, Any]]) -> None:
     """Writes usage and counts of ended turns and deletes their jobs: together, so that it happens once.
 
     A job that is gone was done by somebody else, or was rewritten by an erasure and comes again.
     """
     payloads = [payload for job_id, payload in zip(job_ids, payloads, strict=True) if uow.jobs.delete(job_id)]
-    uow.usage.add([_usage_row(payload, number, call) for payload in payloads for number, call in _calls(payload)])
     listed: dict[str, int] = {}
     for payload in payloads:
         listed[payload["influencer_id"]] = listed.get(payload["influencer_id"], 0) + payload["listed"]
     for influencer_id, count in listed.items():
         if count:
             uow.counters.add(influencer_id, all_messages=count)
-
-
-def _calls(payload: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
-    return list(enumerate(payload["calls"]))
-
-
-def _usage_row(payload: dict[str, Any], number: int, call: dict[str, Any]) -> dict[str, Any]:
-    usage = call["usage"]
-    return {
-        "id": f"{payload['turn_id']}:{payload['attempt']}:{number}",
-        "turn_id": payload["turn_id"],
-        "attempt": payload["attempt"],
-        "user_id": payload["user_id"],
-        "influencer_id": payload["influencer_id"],
-        "conversation_id": payload["conversation_id"],
-        "provider": call["provider"],
-        "model": call["model"],
-        "outcome": call["outcome"] or "abandoned",
-        "prompt_tokens": usage["prompt"],
-        "cached_tokens": usage["cached"],
-        "output_tokens": usage["output"],
-        "thinking_tokens": usage["thinking"],
-        "first_token_ms": _milliseconds(call["first_token_seconds"]),
-        "duration_ms": _milliseconds(call["duration_seconds"]),
-        "started_at": call["started_at"],
-    }
-
-
-def usage_of_job(job: Job, calls: list[ModelCall]) -> list[dict[str, Any]]:
-    """Rows of usage for what a background job has asked of a model on behalf of the turn that its payload names."""
-    payload = {**job.payload, "attempt": job.attempts}
-    rows = [_usage_row(payload, number, msgspec.to_builtins(call)) for number, call in enumerate(calls)]
-    return [{**row, "id": f"{job.name}:{job.id}:{job.attempts}:{number}"} for number, row in enumerate(rows)]
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1000)
+    record_spent(uow, prices, [msgspec.convert(payload, Spent) for payload in payloads])

@@ -18,6 +18,7 @@ from yral_chat.core.config import Settings
 from yral_chat.core.errors import (
     AppError,
     ModelUnavailable,
+    QuotaExceeded,
     ServiceUnavailable,
     StorageFull,
     TooManyTurns,
@@ -35,6 +36,8 @@ from yral_chat.services.turns import ending
 from yral_chat.services.turns.records import Ending
 from yral_chat.services.turns.results import TurnResult, deleted, handed_back, result_of
 from yral_chat.services.turns.running import Ended, RunningTurn, RunningTurns, TurnWork, failed
+from yral_chat.services.usage import Meter
+from yral_chat.services.usage.recording import lost_call
 
 SAVE_SECONDS = 0.5  # how often running texts are stored; contract section 5.2 allows a lag of 1 s
 SWEEP_SECONDS = 5.0
@@ -55,6 +58,7 @@ class TurnEngine:
         database: Database,
         hub: Hub,
         metrics: Metrics,
+        meter: Meter,
         wake_jobs: Callable[[], None],
         running_turns: RunningTurns,
         works: Mapping[TurnKind, TurnWork],
@@ -63,10 +67,12 @@ class TurnEngine:
         self._database = database
         self._hub = hub
         self._metrics = metrics
+        self._meter = meter
         self._wake_jobs = wake_jobs
         self._running = running_turns
         self._works = works
         self._admission = admission
+        self._has_quotas = settings.has_quotas
         self.owner = new_id()  # of the leases
         # Found by a sweep at the latest SWEEP_SECONDS after it ended, a lease is still taken over in time.
         stale = settings.turn_stale_seconds
@@ -118,14 +124,14 @@ class TurnEngine:
             await self._database.write(lambda uow: uow.turns.hand_back(self.owner))
 
     async def accept(self, unit: Callable[[UnitOfWork], T]) -> T:
-        """Runs a unit that may begin a turn, and counts it when that is refused for being one too many.
+        """Runs a unit that may begin a turn, and counts it when that is refused for a limit.
 
         Raises Overloaded when the machine is behind.
         """
         self._admission.check()
         try:
             return await self._database.write(unit)
-        except TooManyTurns as error:
+        except (TooManyTurns, QuotaExceeded) as error:
             self._metrics.limit_refused(error.details["limit_type"])
             raise
 
@@ -224,10 +230,18 @@ class TurnEngine:
     async def _keep_usage(self, running: RunningTurn) -> None:
         """The vendor bills what it has said, whoever still wants to read it."""
         self._count_calls(running)
-        if not running.calls:
+        goes_on = running.stop_reason == "handed_back"
+        if not running.calls and (goes_on or not self._has_quotas):
             return
         with suppress(AppError):  # a database that is away must not keep the turn from ending
-            await self._database.write(ending.keep_usage, running.turn, running.calls, running.influencer_id)
+            await self._database.write(
+                ending.keep_usage,
+                running.turn,
+                running.calls,
+                running.influencer_id,
+                turns=0 if goes_on else 1,
+                is_closed=not goes_on,
+            )
             self._wake_jobs()
 
     def _leave(self, running: RunningTurn, result: TurnResult) -> None:
@@ -298,6 +312,9 @@ class TurnEngine:
         if ended is not None:
             uow.after_commit(lambda: self._tell(turn, ended))
             uow.after_commit(self._wake_jobs)
+        elif running is not None and (calls or self._has_quotas):  # the vendor bills them all the same
+            ending.keep_usage(uow, turn, calls, running.influencer_id)
+            uow.after_commit(self._wake_jobs)
         if running is not None:
             user_message = running.stream.user_message
             result = (
@@ -322,7 +339,7 @@ class TurnEngine:
     def _count_calls(self, running: RunningTurn) -> None:
         if running.first_token_seconds is not None:
             self._metrics.turn_first_token.observe(running.first_token_seconds)
-        count_tokens(self._metrics, running.calls)
+        self._meter.count(running.calls)
 
     # what keeps turns alive
 
@@ -378,7 +395,7 @@ class TurnEngine:
         for turn in orphans:
             if turn.takeovers >= MAX_TAKEOVERS:
                 outcome = Ending("", "TRANSIENT", ModelUnavailable(), outcome="abandoned")
-                await self._database.write(self._end_unit, turn, None, outcome, [ending.lost_call(turn)])
+                await self._database.write(self._end_unit, turn, None, outcome, [lost_call(turn.created_at)])
                 continue
             await self._database.write(self._take_over, turn)
         return len(orphans)
@@ -425,14 +442,6 @@ def _log_end(running: RunningTurn, span: tracing.Span, outcome: Ending) -> None:
     span.set({"yral.turn.outcome": outcome.outcome})
     if outcome.error_code not in (None, "CANCELLED"):
         span.fail(outcome.error_code)
-
-
-def count_tokens(metrics: Metrics, calls: list[ModelCall]) -> None:
-    """Adds what these calls cost to the series."""
-    for call in calls:
-        for kind in ("prompt", "cached", "output", "thinking"):
-            if count := getattr(call.usage, kind):
-                metrics.tokens_used(call.provider, call.model, kind, count)
 
 
 def _cancelled(text: str) -> Ending:

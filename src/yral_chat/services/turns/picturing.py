@@ -28,6 +28,7 @@ from yral_chat.services.turns.records import Ending
 from yral_chat.services.turns.results import TurnResult, deleted, failed_picture, handed_back
 from yral_chat.services.turns.running import Ended, RunningTurn, TakenOver
 from yral_chat.services.turns.scenes import SCENE_MESSAGES, describe_scene, plain_scene
+from yral_chat.services.usage import RECORD_JOB
 
 
 class PictureWork:
@@ -100,7 +101,7 @@ class PictureWork:
             return None
         influencer_id = conversation.influencer_id or ""
         is_made = outcome.image is not None
-        uow.jobs.add(ending.RECORD_JOB, ending.record_of(turn, calls, influencer_id, listed=int(is_made)))
+        uow.jobs.add(RECORD_JOB, ending.record_of(turn, calls, influencer_id, listed=int(is_made), turns=1))
         uow.pictures.end(turn.id, "done" if is_made else "failed", outcome.error_code, now())
         if outcome.image is None:
             return Ended(None, influencer_id)
@@ -117,8 +118,7 @@ class PictureWork:
             return None
         influencer_id = conversation.influencer_id or ""
         uow.pictures.begin(turn.id, turn.attempt + 1)
-        uow.jobs.add(ending.RECORD_JOB, ending.record_of(turn, [ending.lost_call(turn)], influencer_id, listed=0))
-        return TakenOver(ending.next_attempt(turn, owner), None, influencer_id)
+        return TakenOver(ending.give_over(uow, turn, owner, influencer_id), None, influencer_id)
 
 
 def stored_picture(uow: UnitOfWork, request: PictureRequest | None) -> TurnResult | None:

@@ -22,6 +22,7 @@ from yral_chat.services.moderation import ModerationService, OutputFilter, Verdi
 from yral_chat.services.notifications import mark_crisis, queue_push
 from yral_chat.services.prompts import compose, images_to_show, names_user, resolve_names
 from yral_chat.services.turns import ending
+from yral_chat.services.turns.budgets import TurnBudgets
 from yral_chat.services.turns.hearing import Hearing
 from yral_chat.services.turns.records import Ending
 from yral_chat.services.turns.results import TurnResult, deleted, handed_back, stored_result
@@ -48,7 +49,9 @@ class ReplyWork:
         hearing: Hearing,
         moderation: ModerationService,
         profiles: ProfileClient,
+        budgets: TurnBudgets,
     ) -> None:
+        self._budgets = budgets
         self._settings = settings
         self._profiles = profiles
         self._database = database
@@ -79,6 +82,7 @@ class ReplyWork:
             raise InfluencerNotFound
         user_name = await self._name_for(influencer, running.turn.user_id)
         request = await self._prepare(before, said, influencer, user_name, deadline=deadline, turn=running.turn)
+        request = self._budgets.fitted(request, before.held, running.calls)
         instructions = resolve_names(influencer.system_instructions, influencer.display_name, user_name)
         return await self._generate(running, request, instructions, verdict, said.content)
 
@@ -132,7 +136,8 @@ class ReplyWork:
         )
         is_next = first is None or first.seq >= turn.seq
         memories, summary = self._recall(uow, turn, len(history)) if is_next else ([], "")
-        return _Before(history, said, recording, memories, summary, is_next=is_next)
+        held = self._budgets.held(uow, turn) if is_next else None
+        return _Before(history, said, recording, memories, summary, held, is_next=is_next)
 
     def _recall(self, uow: UnitOfWork, turn: StoredTurn, history_count: int) -> tuple[list[StoredMemory], str]:
         """What is remembered and, when older messages are out of sight, their summary; nothing where it is off."""
@@ -228,4 +233,5 @@ class _Before(NamedTuple):
     recording: str | None  # reference, when `said` is a voice message
     memories: list[StoredMemory]
     summary: str
+    held: int | None  # tokens that the turn may use
     is_next: bool

@@ -40,15 +40,8 @@ async def describe_scene(
     correlation_id: str,
 ) -> str:
     """A prompt for a picture that fits the conversation; a plain one when no model gives a better one in time."""
-    request = ModelRequest(
-        system=_SYSTEM.format(name=influencer.display_name, description=influencer.description),
-        messages=(ModelMessage("user", _transcript(influencer, history)),),
-        persona=persona_of(influencer),
-        deadline=min(deadline, time.monotonic() + SCENE_SECONDS),
-        temperature=0.4,
-        max_output_tokens=200,
-        correlation_id=correlation_id,
-    )
+    deadline = min(deadline, time.monotonic() + SCENE_SECONDS)
+    request = scene_request(influencer, history, deadline=deadline, correlation_id=correlation_id)
     text = ""
     try:
         async with closing_stream(model.stream(request, calls)) as answer:
@@ -57,6 +50,21 @@ async def describe_scene(
     except ModelFailure:
         text = ""
     return text.strip()[:MAX_PROMPT_CHARACTERS] or plain_scene(influencer, history)
+
+
+def scene_request(
+    influencer: StoredInfluencer, history: Sequence[Said], *, deadline: float, correlation_id: str
+) -> ModelRequest:
+    """What `describe_scene` asks."""
+    return ModelRequest(
+        system=_SYSTEM.format(name=influencer.display_name, description=influencer.description),
+        messages=(ModelMessage("user", _transcript(influencer, history)),),
+        persona=persona_of(influencer),
+        deadline=deadline,
+        temperature=0.4,
+        max_output_tokens=200,
+        correlation_id=correlation_id,
+    )
 
 
 def plain_scene(influencer: StoredInfluencer, history: Sequence[Said]) -> str:

@@ -21,6 +21,7 @@ from yral_chat.db.repositories.messages import StoredMessage
 from yral_chat.db.repositories.turns import StoredTurn
 from yral_chat.realtime.hub import Hub, ReplyStream
 from yral_chat.services.turns import accepting
+from yral_chat.services.turns.budgets import TurnBudgets
 from yral_chat.services.turns.engine import TurnEngine
 from yral_chat.services.turns.records import Accepted, Attached, Limits, NewMessage
 from yral_chat.services.turns.results import TurnResult, idle_frame, replay_of
@@ -33,7 +34,10 @@ ATTACH_SECONDS = 0.05
 class TurnService:
     """See the module. Raises the AppErrors that contract sections 8 and 9 name."""
 
-    def __init__(self, settings: Settings, database: Database, hub: Hub, engine: TurnEngine) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, hub: Hub, engine: TurnEngine, budgets: TurnBudgets
+    ) -> None:
+        self._budgets = budgets
         self._settings = settings
         self._database = database
         self._hub = hub
@@ -71,6 +75,7 @@ class TurnService:
 
     def _launch_after(self, uow: UnitOfWork, accepted: Accepted) -> None:
         if (turn := accepted.turn) is not None:
+            self._budgets.hold(uow, turn, accepted.influencer_id)
             self._engine.launch_after(uow, turn, accepted.user_message, accepted.influencer_id)
 
     async def resume(self, reader_id: str, conversation_id: str, message_id: str) -> Attached:
