@@ -64,7 +64,7 @@ def allowed_values(field: FieldInfo) -> str:
         return "JSON list"
     if kind in (int, float, Decimal):
         return bounds(field)
-    return {bool: "`true`, `false`", str: "text", SecretStr: "secret text", Path: "folder"}[kind]
+    return {bool: "`true`, `false`", str: "text", SecretStr: "secret text", Path: "path"}[kind]
 
 
 def bounds(field: FieldInfo) -> str:

@@ -16,6 +16,7 @@ from tests.waiting import there, until
 from yral_chat.db.tables import jobs, summaries, usage_events
 from yral_chat.services.summaries import SUMMARISE_JOB
 from yral_chat.services.turns.replying import EXTRACT_JOB
+from yral_chat.services.usage import RECORD_JOB
 
 HEADING = "# What the person has told about themselves"
 
@@ -62,7 +63,7 @@ async def remembered(api: Api, conversation: str, **expected: str) -> list[Json]
 
 async def settled(service: Service) -> None:
     """Until everything behind the turns is done."""
-    waiting = select(jobs.c.id).where(jobs.c.name.in_([EXTRACT_JOB, SUMMARISE_JOB]))
+    waiting = select(jobs.c.id).where(jobs.c.name.in_([EXTRACT_JOB, SUMMARISE_JOB, RECORD_JOB]))
     await until(there(lambda: not fetch(service, waiting)), what="jobs done")
 
 
