@@ -102,7 +102,9 @@ class Resources:
         self.tabs = Tabs(self.database, self.quotas, self.meter, wake_jobs=self.jobs.wake)
         self.usage = UsageService(self.database, self.quotas)
         self.influencers = InfluencerService(self.database, self.cache, base_url=settings.base_url)
-        self.public_files = PublicFiles()
+        self.public_files = PublicFiles(
+            breakers={host: build_breaker(settings, f"files:{host}") for host in settings.media_allowed_hosts}
+        )
         self.media = MediaService(
             settings,
             self.database,
@@ -326,6 +328,7 @@ class Resources:
             if generator is not None:
                 yield from generator.circuits().values()
         yield from self.verifier.circuits()
+        yield from self.public_files.breakers.values()
         if not self.storage.is_local:
             yield self.storage.breaker
         if self.profiles.is_enabled:

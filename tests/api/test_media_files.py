@@ -291,7 +291,7 @@ async def test_a_bucket_that_is_down_is_503_and_shown_in_health(bucket: tuple[Rc
         health = (await client.get("/health")).json()
         assert health["status"] == "degraded"
         assert health["services"]["storage"]["circuit"] in ("open", "half_open")
-            assert health["services"]["storage"]["error"].startswith("the object store fails: unreachable, since ")
+        assert health["services"]["storage"]["error"].startswith("the object store fails: unreachable, since ")
         assert 'circuit_breaker_state{service="storage"}' in (await client.get("/metrics")).text
         store.start()
 

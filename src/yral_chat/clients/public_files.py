@@ -2,13 +2,16 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from yral_chat.clients.circuits import reason_of
+from yral_chat.clients.resilience import Admission, CircuitBreaker
 from yral_chat.core.errors import MediaNotFound, PayloadTooLarge, StorageUnavailable
 from yral_chat.core.tracing import outgoing_headers
 
@@ -53,12 +56,32 @@ class _GuardedResolver(AbstractResolver):
 class PublicFiles:
     """GET without credentials, bounded in size and time; redirects stay on their host."""
 
-    def __init__(self, is_allowed: IsAllowed = is_public) -> None:
+    def __init__(self, is_allowed: IsAllowed = is_public, breakers: Mapping[str, CircuitBreaker] | None = None) -> None:
+        """`breakers` are circuits by host; a host without one is always asked."""
+        self.breakers = breakers or {}
         self._is_allowed = is_allowed
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, url: str, *, max_bytes: int) -> bytes:
         """The file at `url`. Raises MediaNotFound, PayloadTooLarge, StorageUnavailable."""
+        breaker = self.breakers.get(urlsplit(url).hostname or "")
+        if breaker is None:
+            return await self._get(url, max_bytes)
+        if (admission := breaker.admit()) is None:
+            raise StorageUnavailable("The file cannot be fetched", retry_after=math.ceil(breaker.retry_after) or None)
+        with admission:
+            try:
+                content = await self._get(url, max_bytes)
+            except (MediaNotFound, PayloadTooLarge):
+                admission.succeed()
+                raise
+            except StorageUnavailable as error:
+                _settle(admission, error.__cause__)
+                raise
+            admission.succeed()
+        return content
+
+    async def _get(self, url: str, max_bytes: int) -> bytes:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 for _ in range(1 + MAX_REDIRECTS):
@@ -105,6 +128,19 @@ class PublicFiles:
             return
         if not self._is_allowed(host):
             raise OSError("a private address")
+
+
+def _settle(admission: Admission, cause: BaseException | None) -> None:
+    """What a failure says of its host. Whoever names files could name useless ones: what the host answers to one, and
+    where it sends us, closes it to nobody else."""
+    if isinstance(cause, aiohttp.ClientResponseError):
+        is_outage = cause.status >= 500 or cause.status == 429
+    else:
+        is_outage = isinstance(cause, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | TimeoutError)
+    if is_outage and isinstance(cause, Exception):
+        admission.fail(reason_of(cause))
+    else:
+        admission.succeed()
 
 
 def _on_same_host(url: str, location: str) -> str:
