@@ -107,6 +107,18 @@ async def test_a_unit_whose_deadline_has_passed_does_not_run(database: Database,
     assert ran == ["timely"]
 
 
+async def test_what_follows_in_a_request_that_has_stored_something_is_owed(database: Database) -> None:
+    with request_of(0.2):
+        await database.write(lambda _: None)
+        assert deadlines.to_wait(30) == 0.0, "but it has no more time to wait for others"
+        stuck = Stuck(database)
+        await stuck.begun()
+        following = [asyncio.create_task(database.write(lambda _: True)) for _ in range(MOST + 1)]
+        await joined(database, MOST + 1)
+    await stuck.end()
+    assert all(await asyncio.gather(*following))
+
+
 async def test_a_unit_whose_caller_has_gone_does_not_run_unless_it_is_owed(database: Database, stuck: Stuck) -> None:
     ran: list[str] = []
     with request_of(30.0):

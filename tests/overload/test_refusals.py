@@ -151,3 +151,36 @@ async def _endless_upload(api: Api) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     async with httpx2.AsyncClient(base_url=api.url, headers=api.http.headers, timeout=60) as client:
         await client.post("/api/v1/media/upload", content=body(), headers=headers)
+
+
+@pytest.mark.long
+async def test_a_send_whose_client_has_given_up_before_it_began_is_not_stored(tmp_path: Path, model: FakeModel) -> None:
+    """Its deadline has travelled with it into the line of the database."""
+    with Service(tmp_path, SEND_TIMEOUT_SECONDS="0.5", **model.settings) as service:
+        api = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()))
+        conversation = await api.open()
+        with stalled(service):
+            first = asyncio.create_task(api.send(conversation["id"], "First"))  # the writer waits for the lock with it
+
+            async def is_taken() -> bool:
+                return await metric(service.url, "db_pool_in_use") >= 1
+
+            await until(is_taken, what="the writer has the first")
+            second = asyncio.create_task(api.send(conversation["id"], "Second"))
+
+            async def is_late() -> bool:
+                return await metric(service.url, 'database_queue_oldest_seconds{queue="writes"}') > 2.6
+
+            await until(is_late, what="half a second and two more have passed")
+        refused(await second, 503, "overloaded", retry_after="2")
+        refused(await first, 504, "turn_timeout")  # stored, and late: which takes reading what was stored
+        assert await metric(service.url, 'overload_refusals_total{reason="deadline"}') == 1
+
+        async def is_answered() -> bool:
+            newest: str = (await api.history(conversation["id"]))[-1]["content"]
+            return newest == "You said: First"
+
+        await until(is_answered, what="the reply to the first")
+        sent = [message["content"] for message in await api.history(conversation["id"]) if message["role"] == "user"]
+        assert sent == ["First"]
+        await api.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import httpx2
@@ -186,10 +186,8 @@ async def test_some_requests_may_be_sent_ahead_and_thousands_may_not(service: Se
 
 
 async def test_one_connection_too_many_is_told_so(service: Service) -> None:
-    wires = [Wire(service.url) for _ in range(40)]
-    try:
-        for wire in wires:
-            await wire.__aenter__()
+    async with AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(Wire(service.url)) for _ in range(40)]
         await wires[0].send(LIVE)
         assert (await wires[0].answer()).status == 200  # those that are there are served
         async with Wire(service.url) as surplus:
@@ -197,9 +195,6 @@ async def test_one_connection_too_many_is_told_so(service: Service) -> None:
             assert (answer.status, answer.error["error"]) == (503, "overloaded")
             assert int(answer.headers["retry-after"]) >= 1
             assert await surplus.ended() == b""
-    finally:
-        for wire in wires:
-            wire.writer.transport.abort()
 
     async def has_room() -> bool:
         with suppress(EOFError, ConnectionError):

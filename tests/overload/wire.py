@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -52,6 +53,8 @@ class Wire:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.writer.transport.abort()
+        with suppress(OSError):
+            await self.writer.wait_closed()
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)

@@ -17,6 +17,7 @@ ANSWER_SECONDS: Final = 2.0
 class Deadline(NamedTuple):
     at: float  # `time.monotonic()`
     seconds: float  # that there were for it
+    has_stored: bool = False  # from here on it is owed: the refusal "nothing was stored" would be wrong
 
 
 Mark = Token[Deadline | None]
@@ -34,9 +35,9 @@ def end(mark: Mark) -> None:
 
 
 def current() -> float | None:
-    """The present deadline as a `time.monotonic()` value in seconds; None where nobody waits."""
+    """The present deadline as a `time.monotonic()` value in seconds; None for what is owed."""
     deadline = _deadline.get()
-    return None if deadline is None else deadline.at
+    return None if deadline is None or deadline.has_stored else deadline.at
 
 
 def to_wait(seconds: float) -> float:
@@ -47,14 +48,20 @@ def to_wait(seconds: float) -> float:
 
 def extend(seconds: float) -> None:
     """For an answer that is known to take longer: so many seconds to wait from now on, if there is a deadline."""
-    if _deadline.get() is not None:
-        begin(seconds + ANSWER_SECONDS)
+    if (deadline := _deadline.get()) is not None:
+        _deadline.set(Deadline(time.monotonic() + seconds + ANSWER_SECONDS, seconds, deadline.has_stored))
 
 
 def restart() -> None:
     """For a request whose body has only now arrived: its time begins anew."""
     if (deadline := _deadline.get()) is not None:
         begin(deadline.seconds)
+
+
+def stored() -> None:
+    """Something of the present request is in the database now: what else it takes to answer is owed."""
+    if (deadline := _deadline.get()) is not None and not deadline.has_stored:
+        _deadline.set(deadline._replace(has_stored=True))
 
 
 def lift() -> None:

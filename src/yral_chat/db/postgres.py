@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
 from yral_chat.db.database import (
     DatabaseInUse,
@@ -239,7 +240,9 @@ class PostgresDatabase:
         return await self._submit(fn, args, kwargs, is_read=True)
 
     async def write(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._submit(fn, args, kwargs, is_read=False)
+        result = await self._submit(fn, args, kwargs, is_read=False)
+        deadlines.stored()
+        return result
 
     def _submit(
         self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], *, is_read: bool

@@ -264,7 +264,9 @@ class SQLiteDatabase:
         return await self._submit(self._reads, "read", fn, args, kwargs)
 
     async def write(self, fn: Callable[Concatenate[UnitOfWork, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._submit(self._writes, "write", fn, args, kwargs)
+        result = await self._submit(self._writes, "write", fn, args, kwargs)
+        deadlines.stored()
+        return result
 
     async def scrub(self) -> bool:
         """By the writer, which alone checkpoints. False when a reader kept it from emptying the log."""

@@ -67,7 +67,6 @@ class AccountService:
         """
         erasure = Erasure(new_id(), user_id, to_text(now()))
         await self._database.write(_queue, erasure)
-        deadlines.lift()  # what has begun is gone through with
         try:
             await asyncio.to_thread(self._log.append, erasure)
         except AppError:

@@ -12,7 +12,6 @@ from typing_extensions import TypedDict
 from yral_chat import personas
 from yral_chat.clients.public_files import PublicFiles
 from yral_chat.clients.storage import PUBLIC, StorageService, media_type, owner_prefix
-from yral_chat.core import deadlines
 from yral_chat.core.cache import LRUCache
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
@@ -204,8 +203,7 @@ class MediaService:
         if copy is not None:
             await self._storage.put_file(copy_key(media.key), copy, "image/jpeg")
         await self._storage.put_file(media.key, path, media.mime_type)
-        with deadlines.owed():
-            await self._database.write(lambda uow: uow.media.set_stored(media.key))
+        await self._database.write(lambda uow: uow.media.set_stored(media.key))
 
     async def _copy_of(self, data: bytes) -> bytes:
         path = await asyncio.to_thread(self._write_incoming, data)
