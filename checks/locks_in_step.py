@@ -17,6 +17,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 HOST = re.compile(r"://|^\s*-{1,2}(i|index-url|extra-index-url|find-links|f|trusted-host)\b")
 
+# They bring packages under the MPL (certifi), which nobody shall get who did not ask; requirements-dev.lock pins them.
+EXTRAS_APART = frozenset({"otel", "sentry"})
+
 Pins = dict[str, list[Requirement]]
 
 
@@ -34,10 +37,13 @@ def version_of(pin: Requirement) -> str:
     return str(pin.specifier).removeprefix("==")
 
 
-def wanted(project: dict[str, Any], *, groups: tuple[str, ...]) -> list[Requirement]:
-    """What a lock of these dependency groups must satisfy; every extra belongs to all locks."""
+def wanted(
+    project: dict[str, Any], *, groups: tuple[str, ...], apart: frozenset[str] = frozenset()
+) -> list[Requirement]:
+    """What a lock of these dependency groups, and of every extra that is not `apart`, must satisfy."""
     extras: dict[str, list[str]] = project["project"].get("optional-dependencies", {})
-    lines = [*project["project"]["dependencies"], *(line for lines in extras.values() for line in lines)]
+    lines = [*project["project"]["dependencies"]]
+    lines += [line for name, lines in extras.items() if name not in apart for line in lines]
     lines += [line for group in groups for line in project["dependency-groups"][group]]
     return [Requirement(line) for line in lines]
 
@@ -70,7 +76,7 @@ def findings(root: Path) -> list[str]:
     texts = {name: (root / name).read_text() for name in ("requirements.lock", "requirements-dev.lock")}
     runtime, dev = (pins(text) for text in texts.values())
     return [
-        *missing_pins("requirements.lock", runtime, wanted(project, groups=("build",))),
+        *missing_pins("requirements.lock", runtime, wanted(project, groups=("build",), apart=EXTRAS_APART)),
         *missing_pins("requirements-dev.lock", dev, wanted(project, groups=("build", "dev"))),
         *different_pins(runtime, dev),
         *(finding for name, text in texts.items() for finding in named_hosts(name, text)),
