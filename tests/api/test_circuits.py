@@ -7,11 +7,15 @@ for each time that it was half-open. That holds however slow the machine is.
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import jwt
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 from tests.api import people
 from tests.api.conftest import MakeUser
@@ -247,3 +251,45 @@ async def test_a_dependency_that_fails_is_left_alone_probed_and_found_again(
 async def state_of(api: Api, name: str) -> tuple[str, str | None, str | None]:
     service = (await api.get("/health")).json()["services"][name]
     return service["status"], service["circuit"], service["error"]
+
+
+@pytest.mark.long
+async def test_an_issuer_that_fails_is_shown_and_its_keys_are_found_when_it_is_back(
+    own_service: Service, user_of: MakeUser
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    claims = {"iss": "https://issuer.example", "sub": "somebody", "exp": int(time.time()) + 600}
+    headers = {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm='ES256')}"}
+
+    async def keys(_: web.Request) -> web.Response:
+        entry = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        return web.json_response({"keys": [{**entry, "key_ops": ["verify"]}]})
+
+    async with SwitchedServer(keys) as server:
+        server.is_good = False
+        issuer = {"issuer": claims["iss"], "jwks_url": f"{server.url}/jwks.json", "algorithms": ["ES256"]}
+        own_service.settings |= {
+            "AUTH_ISSUERS": json.dumps([issuer]),
+            "BREAKER_FAILURES": "1",
+            "BREAKER_OPEN_SECONDS": "0.1",
+        }
+        api = user_of(own_service.start())
+        assert await state_of(api, "identity") == ("up", "closed", None)
+
+        async def ask() -> int:
+            return (await api.http.get("/api/v1/auth/me", headers=headers)).status_code
+
+        assert await ask() == 503
+        status, circuit, error = await state_of(api, "identity")
+        assert (status, circuit) in [("down", "open"), ("degraded", "half_open")]
+        assert re.match(r"the keys of an issuer cannot be fetched: overloaded, since \d", error or "")
+        assert await transitions(api, "identity:https://issuer.example", "open") == 1
+        assert (await api.get("/api/v1/auth/me")).status_code == 200, "another issuer's tokens are as good as ever"
+        server.is_good = True
+
+        async def is_let_in() -> bool:
+            return await ask() == 200
+
+        await until(is_let_in, what="the keys to be fetched")
+        assert server.count == 2
+        assert await state_of(api, "identity") == ("up", "closed", None)

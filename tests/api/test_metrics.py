@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import httpx2
+import pytest
 
 from tests.api import people
 from tests.api.conftest import MakeUser
@@ -63,6 +64,7 @@ async def test_an_event_counts_once_for_each_socket(api: Api, other: Api, servic
         assert await value(api, "ws_events_sent_total") - before >= 2
 
 
+@pytest.mark.long
 async def test_memories_are_counted_by_what_was_found(
     own_service: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
