@@ -12,6 +12,8 @@ from tests.history.vendor import Call, RandomVendor
 from yral_chat.core.clock import MILLISECOND
 
 LAST_CONTENT = 1000
+# Usage of what is asked behind the turns.
+BEHIND = ("memories.", "conversations.")
 
 
 def check_rows(stored: Stored, record: Record) -> None:
@@ -20,7 +22,8 @@ def check_rows(stored: Stored, record: Record) -> None:
     record.require(not stored.jobs, "a job is left", jobs=stored.jobs)
     for conversation in stored.conversations.values():
         _check_order(conversation, stored.history[conversation.id], record)
-        _check_pairs(stored.history[conversation.id], record)
+        if conversation.influencer_id is not None:
+            _check_pairs(stored.history[conversation.id], record)
         _check_summary(conversation, stored, record)
     for row in stored.messages.values():
         _check_status(row, record)
@@ -68,16 +71,49 @@ def _check_summary(conversation: Row, stored: Stored, record: Record) -> None:
     record.require(
         conversation.message_count == listed, "a wrong message_count", has=conversation.message_count, is_=listed
     )
-    unread = {
-        conversation.user_id: sum(row.role == "assistant" and row.status == "delivered" for row in history),
-        conversation.influencer_id: sum(row.role == "user" and row.status == "delivered" for row in history),
-    }
     sides = {row.principal_id: row for row in stored.participants if row.conversation_id == conversation.id}
+    if conversation.influencer_id is None:
+        unread = {principal: _unread_of_side(side, history) for principal, side in sides.items()}
+    else:
+        unread = {
+            conversation.user_id: sum(row.role == "assistant" and row.status == "delivered" for row in history),
+            conversation.influencer_id: sum(row.role == "user" and row.status == "delivered" for row in history),
+        }
     has = {principal: row.unread_count for principal, row in sides.items()}
     record.require(has == unread, "a wrong unread_count", has=has, is_=unread)
     for row in sides.values():
         record.require(row.updated_at == conversation.updated_at, "an inbox out of step", row=row, is_=conversation)
     _check_last(conversation, history, record)
+
+
+def _unread_of_side(side: Row, history: list[Row]) -> int:
+    """What one of two people has not read: of a hidden side, nothing."""
+    news = [row for row in history if row.seq > side.cleared_seq and row.sender_id != side.principal_id]
+    return 0 if side.is_hidden else sum(row.status == "delivered" for row in news)
+
+
+def check_talks(stored: Stored, record: Record) -> None:
+    """Between two people: only they speak, each sees what is not cleared, and the other was told of everything once."""
+    told = {
+        (user, _data(row).get("message", {}).get("id")) for user, log in stored.events.items() for row in log.values()
+    }
+    for conversation in stored.conversations.values():
+        if conversation.influencer_id is not None:
+            continue
+        pair = {conversation.user_id, conversation.other_user_id}
+        sides = [row for row in stored.participants if row.conversation_id == conversation.id]
+        record.require({row.principal_id for row in sides} == pair, "a talk with other sides", is_=sides)
+        record.require(not all(row.is_hidden for row in sides), "a talk that nobody sees", id=conversation.id)
+        history = stored.history[conversation.id]
+        for side in sides:
+            cleared = sum(row.seq <= side.cleared_seq for row in history)
+            record.require(side.cleared_count == cleared, "a wrong cleared_count", side=side, is_=cleared)
+        for row in history:
+            is_said = row.sender_id in pair and row.role == "user" and row.status in READABLE
+            record.require(is_said, "a message of nobody in a talk", row=row)
+            if conversation.id in record.pairs.values():
+                (reader,) = pair - {row.sender_id}
+                record.require((reader, row.id) in told, "a message without its event", row=row)
 
 
 def _check_last(conversation: Row, history: list[Row], record: Record) -> None:
@@ -95,7 +131,8 @@ def _check_totals(stored: Stored, record: Record) -> None:
     is_ = (len(stored.conversations), sum(row.message_count for row in stored.conversations.values()))
     record.require(has == is_, "wrong totals (conversations, messages)", has=has, is_=is_)
     conversations = Counter(row.influencer_id for row in stored.conversations.values())
-    of_people = Counter(row.user_id for row in stored.conversations.values())
+    of_people = Counter(row.user_id for row in stored.conversations.values() if row.influencer_id is not None)
+    talks = Counter(row.principal_id for row in stored.participants if row.type == "human_chat" and not row.is_hidden)
     for influencer in stored.influencers.values():
         record.require(
             influencer.conversation_count == conversations[influencer.id], "a wrong conversation_count",
@@ -105,6 +142,10 @@ def _check_totals(stored: Stored, record: Record) -> None:
         record.require(
             principal.ai_conversations == of_people[principal.id], "a wrong number of conversations",
             has=principal.ai_conversations, is_=of_people[principal.id],
+        )  # fmt: skip
+        record.require(
+            principal.human_conversations == talks[principal.id], "a wrong number of talks",
+            has=principal.human_conversations, is_=talks[principal.id],
         )  # fmt: skip
 
 
@@ -246,19 +287,20 @@ def _check_shown_reply(text: str, question: Row, reply: Row, calls: list[Call], 
 
 def check_usage(stored: Stored, record: Record) -> None:
     """Every delivered attempt was paid for, once."""
-    paid = Counter((row.turn_id, row.attempt) for row in stored.usage if row.outcome in ("completed", "truncated"))
+    usage = [row for row in stored.usage if not row.id.startswith(BEHIND)]
+    paid = Counter((row.turn_id, row.attempt) for row in usage if row.outcome in ("completed", "truncated"))
     record.require(all(number == 1 for number in paid.values()), "paid twice", paid=paid.most_common(3))
-    recorded = {(row.turn_id, row.attempt) for row in stored.usage}
+    recorded = {(row.turn_id, row.attempt) for row in usage}
     for row in stored.messages.values():
         if row.origin != "model":
             continue
         if row.status in READABLE:
             record.require((row.id, row.attempt) in paid, "a delivered reply without its usage", row=row)
             tokens = {
-                usage.output_tokens
-                for usage in stored.usage
-                if (usage.turn_id, usage.attempt) == (row.id, row.attempt)
-                and usage.outcome in ("completed", "truncated")
+                paying.output_tokens
+                for paying in usage
+                if (paying.turn_id, paying.attempt) == (row.id, row.attempt)
+                and paying.outcome in ("completed", "truncated")
             }
             record.require(row.token_count in tokens, "other tokens than paid for", row=row, paid=tokens)
         for attempt in range(1, row.attempt):
@@ -271,7 +313,9 @@ def check_usage(stored: Stored, record: Record) -> None:
 
 def check_events(stored: Stored, record: Record) -> None:
     """The log is whole, tells of every message once, and equals what the sockets said."""
-    has_deleted = {record.opened[conversation] for conversation in record.doomed}
+    has_deleted = record.forgetful | {
+        record.opened[conversation] for conversation in record.doomed if conversation in record.opened
+    }
     for user, log in stored.events.items():
         newest = stored.principals[user].last_event_seq
         record.require(max(log) == newest, "a log with another end", user=user, has=max(log), is_=newest)

@@ -22,6 +22,7 @@ SETTINGS = {
     "BREAKER_FAILURES": "25",
     "BREAKER_OPEN_SECONDS": "0.5",
     "HISTORY_MESSAGES": "12",
+    "MEMORIES_ENABLED": "true",
     # The log of events is kept whole, and what was said quietly stays a repetition.
     "WS_REPLAY_EVENTS": "100000",
     "DUPLICATE_GRACE_SECONDS": "119",

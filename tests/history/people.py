@@ -1,7 +1,7 @@
 """Random people: they send, stream, leave in the middle, come back, stop, ask again, repeat themselves, read, delete.
 
 Each person has several devices that act at the same time in the same conversations. Whatever an answer says goes into
-the record.
+the record. What they have with each other is in talks.py, what personas remember of them in remembering.py.
 """
 
 import asyncio
@@ -16,7 +16,9 @@ import aiohttp
 import orjson
 
 from tests.history.record import Record, Sent
+from tests.history.remembering import Memories
 from tests.history.sse import Reading, read_events
+from tests.history.talks import Talks
 from tests.service import token
 
 Json = dict[str, Any]
@@ -75,6 +77,8 @@ class Person:
         self.readings: list[tuple[str, Reading]] = []  # (conversation, reading)
         self.replies: list[tuple[str, str]] = []  # (conversation, reply)
         self.has_deleted = False
+        self.talks = Talks(self)
+        self.memories = Memories(self)
         self._quiet_turn = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         self._number = 0
@@ -93,6 +97,14 @@ class Person:
             (3, self.look_at_inbox),
             (2, self.open_again),
             (1, self.delete),
+            (14, self.talks.talk),
+            (5, self.talks.talk_again),
+            (4, self.talks.read_talk),
+            (3, self.talks.look_at_talk),
+            (3, self.talks.look_at_everything),
+            (2, self.talks.delete_talk),
+            (3, self.memories.look_at_memories),
+            (2, self.memories.forget),
         ]
 
     @property
@@ -141,7 +153,7 @@ class Person:
         self.record.answers[f"{answer.status} {answer.error}".strip()] += 1
         self.record.require(answer.status != 500, "an internal error", request=what, answer=answer.body)
 
-    def _patience(self) -> "asyncio.Timeout":
+    def patience(self) -> "asyncio.Timeout":
         """Now and then somebody leaves in the middle."""
         return asyncio.timeout(self.rng.expovariate(4) if self.rng.random() < 0.25 else REQUEST_SECONDS)
 
@@ -186,15 +198,19 @@ class Person:
 
     # sending
 
-    def _new(self, conversation: str, key: str | None) -> Sent:
+    def new_sent(self, conversation: str, key: str | None) -> Sent:
         self._number += 1
         words = " ".join(
             self.rng.choice(("when", "kya", "🙂", "ठीक", "then", "é")) for _ in range(self.rng.randint(0, 5))
         )
-        sent = Sent(conversation, f"{self.id}/{self._number} {words}".strip(), key)
-        self.sent.append(sent)
+        sent = Sent(conversation, f"{self.id}/{self._number} {words}".strip(), key, self.record.tick())
         self.record.sent.append(sent)
         return sent
+
+    def _new(self, conversation: str, key: str | None) -> Sent:
+        """To a persona."""
+        self.sent.append(self.new_sent(conversation, key))
+        return self.sent[-1]
 
     def _keyed(self, conversation: str) -> Sent:
         return self._new(
@@ -259,7 +275,7 @@ class Person:
         path = f"{CONVERSATIONS}/{sent.conversation_id}/messages"
         is_answered = False
         try:
-            async with self._patience():
+            async with self.patience():
                 answer = await self.request("POST", path, self._body(sent))
             is_answered = True
         finally:
@@ -269,7 +285,7 @@ class Person:
     def _take_answer(self, sent: Sent, answer: Answer, begun: int) -> None:
         messages = answer.body if answer.status == 200 else answer.body["details"]
         if "user_message" not in messages:
-            self._take_refusal(sent, answer)
+            self.take_refusal(sent, answer)
             return
         user_message, reply = messages["user_message"], messages["assistant_message"]
         self.record.saw_answer(sent, user_message, reply, begun)
@@ -293,7 +309,7 @@ class Person:
         is_lawful = reply["status"] in lawful.get(answer.status, ()) or is_replacement
         self.record.require(is_lawful, "status and message disagree", status=answer.status, reply=reply)
 
-    def _take_refusal(self, sent: Sent, answer: Answer) -> None:
+    def take_refusal(self, sent: Sent, answer: Answer) -> None:
         """Nothing was stored, says an answer without messages."""
         is_gone = sent.conversation_id in self.record.doomed and answer.status == 404
         if answer.body["details"].get("service") == "database":
@@ -317,7 +333,7 @@ class Person:
         reading = Reading(self.record)
         is_answered = False
         try:
-            async with self._patience():
+            async with self.patience():
                 async with self._post_stream(path, self._body(sent)) as response:
                     if response.status != 200:
                         answer = Answer(response.status, response.headers, orjson.loads(await response.read()))
@@ -389,7 +405,7 @@ class Person:
         headers = {} if place is None else {"Last-Event-ID": place}
         reading.is_busy = True
         try:
-            async with self._patience(), self.session.get(url, headers=headers) as response:
+            async with self.patience(), self.session.get(url, headers=headers) as response:
                 if response.status == 200:
                     await self._read(reading, response, None, begun)
                     self._keep(conversation, reading)
@@ -426,12 +442,12 @@ class Person:
         path = f"{CONVERSATIONS}/{conversation}/messages/{newest[0]}/regenerate"
         begun = self.record.tick()
         if self.rng.random() < 0.5:
-            async with self._patience():
+            async with self.patience():
                 answer = await self.request("POST", path)
             self._take_regenerated(answer, begun)
             return
         reading = Reading(self.record)
-        async with self._patience(), self._post_stream(f"{path}?stream=true") as response:
+        async with self.patience(), self._post_stream(f"{path}?stream=true") as response:
             if response.status == 200:
                 await self._read(reading, response, None, begun)
                 self._keep(conversation, reading)
@@ -460,9 +476,9 @@ class Person:
             query["include"] = "unfinished"
         answer = await self.request("GET", f"{CONVERSATIONS}/{conversation}/messages", query=query)
         if answer.status == 200:
-            self._check_page(answer.body, query, begun, is_doomed=conversation in self.record.doomed)
+            self.check_page(answer.body, query, begun, is_doomed=conversation in self.record.doomed)
 
-    def _check_page(self, page: Json, query: dict[str, str], begun: int, *, is_doomed: bool) -> None:
+    def check_page(self, page: Json, query: dict[str, str], begun: int, *, is_doomed: bool) -> None:
         messages: list[Json] = page["messages"]
         ordered = messages if query["order"] == "asc" else messages[::-1]
         for one, other in pairwise(ordered):

@@ -7,7 +7,7 @@ reply that is pending again, a token out of place); the rest is held against the
 from collections import Counter
 from collections.abc import Iterable
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 
@@ -19,10 +19,22 @@ FIXED = ("conversation_id", "role", "message_type", "created_at", "sequence", "r
 ENDED = ("content", "token_count", "completed_at", "error")
 
 
-class Sent:
-    """One thing that somebody wanted to say, however often it was sent. `key` None: without one."""
+class Forgotten(NamedTuple):
+    """A memory whose deletion was answered at this tick."""
 
-    def __init__(self, conversation_id: str, content: str, key: str | None) -> None:
+    conversation_id: str
+    value: str
+    tick: int
+
+    def is_before(self, conversation_id: str, tick: int) -> bool:
+        return self.conversation_id == conversation_id and self.tick < tick
+
+
+class Sent:
+    """One thing that somebody wanted to say, however often it was sent, first at `begun`. `key` None: without one."""
+
+    def __init__(self, conversation_id: str, content: str, key: str | None, begun: int) -> None:
+        self.begun = begun
         self.conversation_id = conversation_id
         self.content = content
         self.key = key
@@ -61,6 +73,10 @@ class Record:
         self.doomed: set[str] = set()  # conversations that somebody asked to delete
         self.deleted: set[str] = set()  # and was told that it is done
         self.opened: dict[str, str] = {}  # conversation → user
+        self.pairs: dict[frozenset[str], str] = {}  # two people → their conversation
+        self.forgetful: set[str] = set()  # people with whose conversations events were deleted
+        self.forgotten: list[Forgotten] = []
+        self.touched: set[tuple[str, str]] = set()  # (conversation, key of a memory, "*" for all) that somebody deleted
         self.durable: dict[tuple[str, int], Json] = {}  # (user, seq) → frame
         self._ticks = count(1)
 

@@ -23,6 +23,7 @@ class Stored:
         self.turns = _all(service, tables.turns)
         self.jobs = _all(service, tables.jobs)
         self.usage = _all(service, tables.usage_events)
+        self.memories = _all(service, tables.memories)
         self.deltas = _all(service, tables.counter_deltas)
         self.counters = {row.name: row.value for row in _all(service, tables.counters)}
         self.events: dict[str, dict[int, Row]] = defaultdict(dict)

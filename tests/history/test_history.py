@@ -20,7 +20,9 @@ from tests.history.inbox import Inbox
 from tests.history.killer import Killer
 from tests.history.people import CONVERSATIONS, Person
 from tests.history.record import READABLE, Record
+from tests.history.remembering import check_memories, check_recall
 from tests.history.stored import Stored, is_at_rest
+from tests.history.talks import acquaint
 from tests.history.vendor import RandomVendor
 from tests.rows import fetch
 from tests.service import Service
@@ -57,6 +59,7 @@ class World:
             person = Person(f"person-{number}", self.killer, self.record, self._another(), influencers)
             self.people.append(person)
             self.inboxes += [Inbox(person, self.record, self._another()) for _ in range(SOCKETS)]
+        acquaint(self.people)
 
     async def live(self, seconds: float) -> None:
         """Everybody does as they like, for so long."""
@@ -92,18 +95,34 @@ class World:
     async def look_at_everything(self, stored: Stored) -> None:
         """What the routes say at the end is what is stored."""
         for person in self.people:
-            mine = {key: row for key, row in stored.conversations.items() if row.user_id == person.id}
+            mine = {
+                key: row
+                for key, row in stored.conversations.items()
+                if row.user_id == person.id and row.influencer_id is not None
+            }
             for version in ("v1", "v2"):
                 page = (await person.request("GET", f"/api/{version}/chat/conversations", query={"limit": "100"})).body
                 shown = {entry["id"]: entry for entry in page["conversations"]}
                 self.record.require(page["total"] == len(mine) and set(shown) == set(mine), "a wrong list", page=page)
                 for key, row in mine.items():
                     self.record.require(shown[key]["message_count"] == row.message_count, "a wrong count", row=row)
-            for key in mine:
-                await self._look_at_history(person, key, stored)
+            await self._look_at_inbox(person, stored)
 
-    async def _look_at_history(self, person: Person, conversation: str, stored: Stored) -> None:
-        history = stored.history[conversation]
+    async def _look_at_inbox(self, person: Person, stored: Stored) -> None:
+        """The unified one, and every history in it."""
+        page = (await person.request("GET", "/api/v3/chat/conversations", query={"limit": "100"})).body
+        person.talks.check_inbox(page)
+        sides = [row for row in stored.participants if row.principal_id == person.id and not row.is_hidden]
+        sides.sort(key=lambda row: (-row.updated_at, row.conversation_id))
+        has = [(entry["id"], entry["unread_count"]) for entry in page["conversations"]]
+        is_ = [(row.conversation_id, row.unread_count) for row in sides]
+        self.record.require(has == is_, "a wrong inbox", has=has, is_=is_)
+        for side in sides:
+            await self._look_at_history(person, side, stored)
+
+    async def _look_at_history(self, person: Person, side: Any, stored: Stored) -> None:
+        conversation = side.conversation_id
+        history = [row for row in stored.history[conversation] if row.seq > side.cleared_seq]
         for include, rows in (("", [row for row in history if row.is_listed]), ("unfinished", history)):
             found = [message async for message in _pages(person, conversation, include)]
             has, is_ = [message["id"] for message in found], [row.id for row in rows]
@@ -139,6 +158,9 @@ async def _run(service: Service, seconds: float, seed: int) -> Record:
         await world.look_at_everything(stored)
         record = world.record
         checks.check_rows(stored, record)
+        checks.check_talks(stored, record)
+        check_memories(stored, record)
+        check_recall(record, vendor)
         checks.check_popularity(stored, record, passing=world.people[0].passing)
         checks.check_acknowledged(stored, record)
         checks.check_replies(stored, record, vendor)
@@ -148,6 +170,9 @@ async def _run(service: Service, seconds: float, seed: int) -> Record:
         status = await asyncio.to_thread(service.stop)
         record.require(status == 0, "stopped with another status", status=status)
         record.operations["model call"] = len(vendor.calls)
+        record.operations["stored talk"] = sum(
+            stored.conversations[row.conversation_id].influencer_id is None for row in stored.messages.values()
+        )
         record.operations["stored message"] = len(stored.messages)
         record.operations["delivered reply"] = sum(row.origin == "model" and row.status in READABLE
                                                    for row in stored.messages.values())  # fmt: skip
@@ -176,6 +201,8 @@ async def _check(service: Service, seconds: float) -> None:
     assert record.operations["delivered reply"] > seconds, report
     assert record.operations["kill -9"] >= 1, report
     assert record.operations["durable event"] > 0, report
+    assert record.operations["stored talk"] > seconds, report
+    assert record.operations["recalled memory"] > 0, report
 
 
 @pytest.mark.timeout(400)

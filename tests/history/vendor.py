@@ -4,6 +4,7 @@ Every answer carries the number of its call. So whoever reads a stored reply kno
 answers that were mixed into one do not go unnoticed.
 """
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,8 @@ from tests.fakes.model_server import Behaviour, FakeModelServer, Wire
 
 # What our client puts before a prompt that would begin with an answer.
 OPENING = "…"
+# How the background asks: for facts, and for a summary.
+SUMMARISING = "You keep the summary"
 WORDS = ("naam", "café", "🙂", "यह", "tea", "and", "so", "👩‍🚀", "on", "z̧")
 
 
@@ -25,6 +28,7 @@ class Call(msgspec.Struct, frozen=True):
     question: str
     text: str
     is_complete: bool
+    system: str
     prompt: tuple[tuple[str, str], ...]  # (role, text) of what came before the question, oldest first
 
 
@@ -47,14 +51,33 @@ class RandomVendor(FakeModelServer):
         return body
 
     def _plan(self, body: Any) -> Behaviour:
+        system = body.get("systemInstruction", {"parts": [{"text": ""}]})["parts"][0]["text"]
         *before, question = _flattened(body)
+        if "responseJsonSchema" in body["generationConfig"]:
+            return self._find_facts(json.loads(question[1])["message"])
+        if system.startswith(SUMMARISING):
+            return Behaviour(pieces=("They talk about this and that.",))
         number = len(self.calls)
         words = [self._rng.choice(WORDS) for _ in range(self._rng.choice((0, 2, 10, 40)))]
         text = " ".join([f"[{number}] You said: {question[1]}", *words])
         way = _whole if self.is_well else self._rng.choices(*_WAYS)[0]
         behaviour, is_complete = way(self._rng, _pieces(self._rng, text))
-        self.calls.append(Call(number, question[1], text, is_complete, tuple(before)))
+        self.calls.append(Call(number, question[1], text, is_complete, system, tuple(before)))
         return behaviour
+
+    def _find_facts(self, message: str) -> Behaviour:
+        if not self.is_well and self._rng.random() < 0.05:
+            return Behaviour(status=503)
+        fact = fact_of(message)
+        found = [] if fact is None else [{"key": fact[0], "value": fact[1], "confidence": 90}]
+        return Behaviour(pieces=(json.dumps({"facts": found}),), first_byte_delay=self._rng.uniform(0, 0.05))
+
+
+def fact_of(message: str) -> tuple[str, str] | None:
+    """(key, value) of what there is to remember in this message of a person."""
+    value = message.partition(" ")[0]
+    number = int(value.partition("/")[2])
+    return (f"topic_{number % 6}", value) if number % 2 else None
 
 
 def _flattened(body: Any) -> list[tuple[str, str]]:
