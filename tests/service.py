@@ -178,6 +178,10 @@ class FakeModel:
         """Healthy again; answers what it was told: `You said: …`."""
         self.tell(reset=True, default={"echo": True})
 
+    def reset_but_invoice(self) -> None:
+        """Healthy again; what is billed and what came in stays."""
+        self.tell(calm=True, default={"echo": True})
+
     def tell(self, **wishes: Any) -> None:
         """`default`, `script` (one behaviour per coming call), `models` (by name), `kinds` (`chat`, `transcription`,
         `picture`), `release` (so many events of answers that are held): see fakes/model_server.py."""

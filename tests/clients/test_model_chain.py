@@ -118,6 +118,28 @@ async def test_a_transient_failure_is_tried_twice_more_and_then_the_next_model(o
     assert clock.slept == pytest.approx([0.1875, 0.375])  # growing
 
 
+class Billing(ScriptedModel):
+    """Bills what it has refused to answer, as an empty answer is."""
+
+    async def stream(self, request: ModelRequest, calls: list[ModelCall]) -> AsyncIterator[Delta | Completion]:
+        try:
+            async for item in super().stream(request, calls):
+                yield item
+        finally:
+            calls[-1].usage = Usage(prompt=10)
+
+
+@pytest.mark.parametrize("outcome", ["empty", "truncated"])
+async def test_with_quotas_nobody_is_asked_again_once_something_was_billed(outcome: Outcome) -> None:
+    second = ScriptedModel(OK)
+    free = ScriptedModel(failing("overloaded"), OK)
+    assert (await listen(chain_of(free, stops_when_billed=True))).text == "Hello!"
+    first = Billing(failing(outcome))
+    heard = await listen(chain_of(first, second, stops_when_billed=True))
+    assert (heard.outcome, first.asked, second.asked) == (outcome, 1, 0)
+    assert (await listen(chain_of(Billing(failing(outcome)), second))).text == "Hello!", "without quotas"
+
+
 async def test_a_retry_may_succeed() -> None:
     first, second = ScriptedModel(failing("overloaded"), OK), ScriptedModel(OK)
     heard = await listen(chain_of(first, second))

@@ -282,3 +282,35 @@ async def test_leaving_in_mid_stream_closes_the_call(server: FakeModelServer, cl
     assert calls[0].outcome == "cancelled"
     await server.until(lambda: server.open_streams == 0)
     assert server.disconnects == 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "output"),
+    [
+        (Behaviour(pieces=("four", "five "), cut_after_bytes=10_000, has_usage=False), 3),
+        (Behaviour(pieces=("four", "five "), error_after=1), 1),
+        (Behaviour(pieces=("नमस्ते",), has_usage=False), 5),
+    ],
+)
+async def test_what_the_vendor_did_not_get_to_say_is_estimated(
+    server: FakeModelServer, client: OpenAIClient, behaviour: Behaviour, output: int
+) -> None:
+    server.default = behaviour
+    heard = await listen(client)
+    [call] = heard.calls
+    assert call.is_estimated
+    assert call.usage.output == output
+    assert call.usage.prompt > 0
+    assert not server.invoice.lines[0].is_told
+
+
+@pytest.mark.parametrize(
+    "behaviour", [Behaviour(status=500), Behaviour(cut_after_bytes=0), Behaviour(status=429, is_load=True)], ids=str
+)
+async def test_what_has_not_begun_costs_nothing(
+    server: FakeModelServer, client: OpenAIClient, behaviour: Behaviour
+) -> None:
+    server.default = behaviour
+    heard = await listen(client)
+    assert [(call.usage, call.is_estimated) for call in heard.calls] == [(Usage(), False)]
+    assert server.invoice.lines == []

@@ -60,9 +60,11 @@ class Scripted:
         """Holds nothing open."""
 
 
-def background(database: Database, model: Scripted, *, is_offline: bool = False) -> BackgroundModel:
+def background(
+    database: Database, model: Scripted, *, is_offline: bool = False, settings: Settings = SETTINGS
+) -> BackgroundModel:
     prices = Prices({})
-    quotas = Quotas(SETTINGS, prices, [])
+    quotas = Quotas(settings, prices, [])
     tabs = Tabs(database, quotas, Meter(Metrics(), prices), wake_jobs=lambda: None)
     return BackgroundModel(model, quotas, tabs, is_offline=is_offline)
 
@@ -204,6 +206,21 @@ async def test_a_failed_extraction_is_tried_again_and_leaves_its_cost(database: 
     key = f"{EXTRACT_JOB}:{job.id}"
     # The first has failed and was recorded; that it was so is not noted in the job here, so that it counts as lost.
     assert sorted(kept) == [(f"{key}:1", 1), (f"{key}:1", 1), (f"{key}:2", 1)]
+
+
+async def test_who_has_used_up_the_quota_is_remembered_without_a_model(database: Database) -> None:
+    def prepare(uow: UnitOfWork) -> tuple[str, Job]:
+        conversation = open_conversation(uow)
+        return conversation, queued(uow, EXTRACT_JOB, answered(uow, conversation, "I live in Pune"))
+
+    conversation, job = await database.write(prepare)
+    model, used_up = Scripted(), SETTINGS.model_copy(update={"quota_tokens_per_user_day": 10})
+    asking = background(database, model, settings=used_up)
+    service = MemoryService(used_up, database, influencers(database), asking)
+    await service.extract([job])
+    assert model.requests == []
+    assert await database.read(lambda uow: values(uow, conversation)) == {"city": "Pune"}
+    assert await database.read(lambda uow: uow.usage.has_open()) is False
 
 
 async def test_a_transcribed_recording_is_a_source_and_an_unheard_one_is_none(database: Database) -> None:

@@ -15,6 +15,7 @@ from yral_chat.db.repositories.influencer_versions import StoredVersion
 from yral_chat.db.repositories.media import MediaObject
 from yral_chat.db.repositories.memories import EVERYTHING, Summary
 from yral_chat.db.repositories.pictures import PictureRequest
+from yral_chat.db.repositories.usage import Counts, OpenUsage, Subject
 from yral_chat.services import chat, people
 from yral_chat.services.memories.facts import Fact
 from yral_chat.services.memories.service import Source, remember
@@ -124,6 +125,7 @@ def live_through(uow: UnitOfWork) -> None:
     uow.accounts.delete_files("somebody", 500)
     uow.accounts.delete_messages_by(conversation, "somebody", 500)
     ending.record(uow, Prices({}), [job.id for job in jobs], [job.payload for job in jobs])
+    use(uow)
     uow.influencers.list_listed(50, 0)
     uow.influencers.list_trending(50, 0)
     uow.influencers.list_owned_ids("owner")
@@ -151,6 +153,21 @@ def live_through(uow: UnitOfWork) -> None:
     uow.pictures.begin("picture", 2)
     uow.pictures.end("picture", "failed", "TRANSIENT", now())
     chat_with_people(uow)
+
+
+def use(uow: UnitOfWork) -> None:
+    """What quotas and the report of usage ask."""
+    day = Subject("user", "somebody", 20_000)
+    assert uow.usage.reserve(day, 10, 1, most_tokens=100, most_cost=100)
+    uow.usage.open(OpenUsage("turn:1", "user", "bot", 20_000, 10, 1))
+    uow.usage.move("turn:1", "turn:2")
+    uow.usage.anonymise_open("user")
+    assert uow.usage.has_open()
+    assert uow.usage.close("turn:2") is not None
+    uow.usage.count({day: Counts(turns=1, reserved_tokens=-10, reserved_cost=-1)})
+    assert uow.usage.find_day(day).turns == 1
+    uow.usage.list_days(day, 20_400)
+    uow.usage.forget_days(day)
 
 
 def chat_with_people(uow: UnitOfWork) -> None:

@@ -329,6 +329,9 @@ class FakeModelServer:
             return web.json_response({"error": str(error)}, status=400)
         if wish.reset:
             self.reset()
+        if wish.calm:
+            self.models, self.kinds = {}, {}
+            self.script.clear()
         if wish.default is not None:
             self.default = wish.default
         self.models.update(wish.models)
@@ -365,6 +368,7 @@ class _Control(msgspec.Struct, forbid_unknown_fields=True):
     kinds: dict[Kind, Behaviour] = {}
     release: int = 0
     reset: bool = False
+    calm: bool = False  # no behaviours of models and kinds, no script
 
 
 # --- as a program

@@ -1,5 +1,6 @@
 """What people set for themselves, and what they have used (contract section 14)."""
 
+import re
 from datetime import date
 from typing import Annotated, Any
 
@@ -13,6 +14,8 @@ from yral_chat.services.preferences import Preferences
 from yral_chat.services.usage import UsageReport
 
 router = APIRouter(prefix="/api/v1/users/me", tags=["users"], responses=errors(401, 422, 429, 500, 503))
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.A)
 
 
 def _switch(value: Any) -> Any:
@@ -44,14 +47,12 @@ async def change_settings(body: ChangeSettings, caller: Caller, services: Servic
 
 
 def _calendar_date(value: Any) -> Any:
-    """`YYYY-MM-DD` alone; pydantic would take seconds since the epoch too."""
+    """`YYYY-MM-DD` alone: pydantic would take seconds since the epoch too, and Python weeks."""
     if isinstance(value, str):
-        return date.fromisoformat(value) if len(value) == 10 and value[4] == "-" else _not_a_date()
+        if not _DATE.fullmatch(value):
+            raise ValueError("Not a date such as 2026-03-01")
+        return date.fromisoformat(value)
     return value
-
-
-def _not_a_date() -> date:
-    raise ValueError("Not a date such as 2026-03-01")
 
 
 Day = Annotated[date | None, BeforeValidator(_calendar_date), absent_when_empty(None)]

@@ -109,8 +109,8 @@ def _read(text: str, name: str) -> dict[tuple[str, str], Price]:
 
 
 def _price(given: Any, where: str) -> Price:
-    if not isinstance(given, dict) or (unknown := given.keys() - set(KINDS)):
-        raise ValueError(f"{where}: a table of {', '.join(KINDS)}" + (f", not {sorted(unknown)}" if given else ""))
+    if not isinstance(given, dict) or not given.keys() <= set(KINDS):
+        raise ValueError(f"{where}: a table of some of {', '.join(KINDS)}; it is {given!r}")
     amounts = {kind: _amount(value, MILLION if kind != "picture" else 1, f"{where}: {kind}")
                for kind, value in given.items()}  # fmt: skip
     # Whoever does not say so bills a cached token as any other, and a thought as what is said.

@@ -64,8 +64,9 @@ class Quotas:
     def most_of_picture(self, prompt: str) -> Bound:
         """Of one picture that is made."""
         price = self._prices.dearest(self._image_models)
-        size = size_of(prompt)
-        output = MADE_PICTURE_TOKENS if price.output or not price.picture else 0
+        # The others bill by the picture, or nothing.
+        output = MADE_PICTURE_TOKENS if any(provider == "openai" for provider, _ in self._image_models) else 0
+        size = size_of(prompt) if output else 0
         return Bound(size + output, size * price.prompt + output * price.output + price.picture)
 
     # holding it back
