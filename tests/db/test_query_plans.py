@@ -134,6 +134,7 @@ def live_through(uow: UnitOfWork) -> None:
     uow.influencers.find_id_by_name("bot")
     uow.influencers.find_card("bot")
     uow.influencers.is_person("bot")
+    uow.influencers.is_owned_by("bot", "owner")
     uow.influencer_versions.keep("bot", StoredVersion(1, "text", now()))
     uow.influencer_versions.list_newest("bot", 100)
     uow.influencer_versions.find("bot", 1)

@@ -338,7 +338,7 @@ def _list_inbox(
     if principal is None or principal == user_id:
         type_ = type_ or ("ai" if principal is None else "all")
         return _list(uow, user_id, type_, influencer_id, limit, offset, is_own=True)
-    if uow.influencers.find_owner(principal) != user_id:
+    if not uow.influencers.is_owned_by(principal, user_id):
         raise PrincipalNotOwned
     if type_ in ("human", "all"):
         raise Invalid.field(["query", "type"], "A bot has AI conversations only")

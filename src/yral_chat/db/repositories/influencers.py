@@ -90,7 +90,9 @@ _IS_PERSON = Statement(
         )
     )
 )
-_OWNER = Statement(select(influencers.c.owner_id).where(influencers.c.id == bindparam("id")))
+_IS_OWNED_BY = Statement(
+    select(func.count()).where(influencers.c.id == bindparam("id"), influencers.c.owner_id == bindparam("owner"))
+)
 _LISTED = Statement(
     _ALL.where(influencers.c.status_rank < DISCONTINUED)
     .order_by(influencers.c.status_rank, influencers.c.created_at.desc(), influencers.c.id)
@@ -162,9 +164,9 @@ class InfluencerRepository:
         """Whether this is the id of somebody who has chatted or owns a bot."""
         return bool(self._executor.count(_IS_PERSON, {"id": principal_id}))
 
-    def find_owner(self, influencer_id: str) -> str | None:
-        """The owner's id; None for catalogue influencers and unknown ids."""
-        return self._executor.text(_OWNER, {"id": influencer_id})
+    def is_owned_by(self, influencer_id: str, owner_id: str) -> bool:
+        """False for catalogue influencers and unknown ids."""
+        return bool(self._executor.count(_IS_OWNED_BY, {"id": influencer_id, "owner": owner_id}))
 
     def list_listed(self, limit: int, offset: int) -> list[StoredInfluencer]:
         """Not discontinued; active before coming soon, newest first."""

@@ -28,8 +28,10 @@ _BY_KEY = media_objects.c.key == bindparam("file")
 _ADD = Statement(insert(media_objects))
 _SET_STORED = Statement(update(media_objects).where(_BY_KEY).values(is_stored=True))
 # Whoever begins to use a file holds its row until the end of the unit, so that it is not cleaned away meanwhile.
-_FIND = Statement(
-    select(*_COLUMNS).where(_BY_KEY, media_objects.c.is_stored.is_(True)).with_for_update(read=True, key_share=True)
+_FIND_OWN = Statement(
+    select(*_COLUMNS)
+    .where(_BY_KEY, media_objects.c.owner_id == bindparam("owner"), media_objects.c.is_stored.is_(True))
+    .with_for_update(read=True, key_share=True)
 )
 _ADD_USE = Statement(insert(media_uses), columns=("key", "message_id", "conversation_id"))
 _SET_USED = Statement(update(media_objects).where(_BY_KEY).values(is_used=True))
@@ -68,9 +70,9 @@ class MediaRepository:
         """Keeps a file that no message shows from being cleaned away."""
         self._executor.run(_SET_USED, {"file": key})
 
-    def find(self, key: str) -> MediaObject | None:
-        """The stored file, which stays at least until this unit ends."""
-        row = self._executor.one(_FIND, {"file": key})
+    def find_own(self, key: str, owner_id: str) -> MediaObject | None:
+        """The owner's stored file, which stays at least until this unit ends. Those of others do not exist here."""
+        row = self._executor.one(_FIND_OWN, {"file": key, "owner": owner_id})
         return None if row is None else MediaObject(*row)
 
     def use(self, keys: list[str], message_id: str, conversation_id: str) -> None:

@@ -216,8 +216,8 @@ def _row(user_id: str, persona: NewPersona, time: int) -> dict[str, Any]:
 
 
 def _check_reference(uow: UnitOfWork, user_id: str, key: str) -> None:
-    media = uow.media.find(key)
-    if media is None or media.owner_id != user_id:
+    media = uow.media.find_own(key, user_id)
+    if media is None:
         raise MediaForbidden
     if media.kind != "image":
         raise Invalid.field(["body", "reference_image_url"], "Not an image", "media_kind")

@@ -132,8 +132,8 @@ def with_stored_media(uow: UnitOfWork, user_id: str, message: NewMessage) -> New
 
 
 def _find_own(uow: UnitOfWork, user_id: str, key: str, kind: MediaKind, place: list[str | int]) -> MediaObject:
-    found = uow.media.find(key)
-    if found is None or found.owner_id != user_id:
+    found = uow.media.find_own(key, user_id)
+    if found is None:
         raise MediaForbidden
     if found.kind != kind:
         raise Invalid.field(place, f"This file is not of the kind {kind}", "wrong_media_kind")
