@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import httpx2
 import jwt
+import psutil
 
 START_SECONDS = 30.0
 STOP_SECONDS = 40.0
@@ -117,10 +118,17 @@ class Service:
         # In a folder of its own, so that no .env of a developer has a say.
         self.running = Process(self.command, environment, "open    http", self.folder)
         line = self.running.wait_for_marker(START_SECONDS)
-        self.url = line.split()[-1]
+        # What it prints is where others reach it, which may be a proxy.
+        self.url = line.split()[-1] if self.settings.get("PUBLIC_BASE_URL") is None else f"http://{self._listens_at()}"
         # The same address after a restart, as a real server has it.
         self.settings["PORT"] = self.url.rsplit(":", 1)[1]
         return self
+
+    def _listens_at(self) -> str:
+        (listening,) = (
+            found for found in psutil.Process(self.pid).net_connections("tcp") if found.status == psutil.CONN_LISTEN
+        )
+        return "{}:{}".format(*listening.laddr)
 
     @property
     def process(self) -> Process:

@@ -36,6 +36,7 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.core.version import SERVICE_NAME, VERSION
 from yral_chat.middleware.cors import cors_options
 from yral_chat.middleware.gate import GateMiddleware
+from yral_chat.middleware.headers import safe_headers
 from yral_chat.middleware.limits import BodyLimitMiddleware
 from yral_chat.middleware.rate_limits import RateLimitMiddleware
 from yral_chat.middleware.request_context import RequestContextMiddleware
@@ -101,7 +102,9 @@ def create_app(settings: Settings | None = None, opened: Resources | None = None
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         redirect_slashes=False,
         middleware=[
-            Middleware(RequestContextMiddleware, metrics=metrics, cors=cors_options(settings)),
+            Middleware(
+                RequestContextMiddleware, metrics=metrics, cors=cors_options(settings), safe=safe_headers(settings)
+            ),
             *([Middleware(RateLimitMiddleware)] if settings.rate_limit_enabled else []),
             Middleware(
                 GateMiddleware,

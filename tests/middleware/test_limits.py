@@ -12,7 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from tests.middleware.application import Gates, application, client_of, serving
 from yral_chat.core.metrics import Metrics
-from yral_chat.middleware.limits import MAX_BODY_BYTES, BodyLimitMiddleware
+from yral_chat.middleware.limits import (
+    MAX_BODY_BYTES,
+    MAX_PATH_BYTES,
+    MAX_QUERY_BYTES,
+    MAX_QUERY_PARAMETERS,
+    BodyLimitMiddleware,
+)
 
 pytestmark = pytest.mark.usefixtures("lines")
 
@@ -112,3 +118,32 @@ async def test_an_odd_length_is_not_believed(length: str) -> None:
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", length.encode())]}
     await BodyLimitMiddleware(bare, max_bytes=10)(scope, receive, send)  # type: ignore[arg-type]  # plain dicts
     assert sent == [413]
+
+
+# --- addresses
+
+
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        (f"limit=1&a={'x' * (MAX_QUERY_BYTES - 10)}", None),
+        (f"limit=1&a={'x' * (MAX_QUERY_BYTES - 9)}", "query_too_long"),
+        ("limit=1&" * (MAX_QUERY_PARAMETERS - 1) + "limit=1", None),
+        ("limit=1&" * MAX_QUERY_PARAMETERS + "limit=1", "too_many_parameters"),
+        ("&" * MAX_QUERY_BYTES, "too_many_parameters"),
+        ("%00" * 10_000, "query_too_long"),
+    ],
+)
+async def test_a_query_is_bounded_before_it_is_read(client: httpx2.AsyncClient, query: str, kind: str | None) -> None:
+    response = await client.get(f"/items?{query}")
+    assert response.status_code == (200 if kind is None else 422)
+    if kind is not None:
+        (error,) = response.json()["details"]["errors"]
+        assert (error["type"], error["loc"]) == (kind, ["query"])
+        assert response.json()["correlation_id"] == response.headers["x-correlation-id"]
+
+
+@pytest.mark.parametrize("path", ["/" + "a" * MAX_PATH_BYTES, "/a" * MAX_PATH_BYTES, "/" + "%00" * MAX_PATH_BYTES])
+async def test_a_path_longer_than_any_of_ours_is_unknown(client: httpx2.AsyncClient, path: str) -> None:
+    response = await client.post(path, content=pieces(MAX_BODY_BYTES + 1))
+    assert (response.status_code, response.json()["error"]) == (404, "not_found")

@@ -46,9 +46,8 @@ def test_the_root_is_the_page_for_browsers(client: TestClient) -> None:
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["vary"] == "Accept"
     assert response.headers["content-security-policy"] == routes.PAGE_POLICY
-    assert response.headers["permissions-policy"] == "microphone=(self), camera=(), geolocation=()"
-    assert response.headers["referrer-policy"] == "no-referrer"
-    assert response.headers["x-frame-options"] == "DENY"
+    assert response.headers["permissions-policy"] == routes.PERMISSIONS
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
     assert '<div id="app">' in response.text
 
 

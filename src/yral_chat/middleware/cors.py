@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import Message, Send
 
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import BadRequest, envelope
@@ -45,7 +46,18 @@ def cors_options(settings: Settings) -> dict[str, Any]:
 
 
 class CORS(CORSMiddleware):
-    """Starlette's, with our envelope where it refuses a preflight."""
+    """Starlette's, with our envelope where it refuses a preflight, and not one word to origins that are not listed."""
+
+    async def send(self, message: Message, send: Send, request_headers: Headers) -> None:
+        if message["type"] == "http.response.start" and not self._is_told(request_headers):
+            MutableHeaders(scope=message).add_vary_header("Origin")
+            await send(message)
+            return
+        await super().send(message, send, request_headers)
+
+    def _is_told(self, request_headers: Headers) -> bool:
+        origin = request_headers.get("Origin")
+        return origin is None or self.is_allowed_origin(origin)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)

@@ -5,14 +5,20 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from yral_chat.core.errors import PayloadTooLarge
+from yral_chat.core.errors import AppError, Invalid, NotFound, PayloadTooLarge
 from yral_chat.middleware.refusals import refuse
 
 MAX_BODY_BYTES: Final = 1024 * 1024
+# A path of ours has two ids of at most 255 characters, which may be 12 bytes each when they are escaped; a query a few
+# short values. Web servers draw the line in the same place: nginx and Apache at 8 KiB.
+MAX_PATH_BYTES: Final = 8192
+MAX_QUERY_BYTES: Final = 8192
+MAX_QUERY_PARAMETERS: Final = 100
 
 
 class BodyLimitMiddleware:
-    """Refuses with 413 a body above the limit: before a byte is read when its length is announced, else while reading.
+    """Refuses addresses that are too long, and with 413 a body above the limit: before a byte is read when its length
+    is announced, else while reading.
 
     `by_prefix` sets other limits, in bytes, for paths that begin so; the longest prefix counts. FastAPI's own
     `max_body_size` is not used: it answers in plain text, and only after the route has begun.
@@ -28,6 +34,9 @@ class BodyLimitMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if (refusal := _unfit_address(scope)) is not None:
+            await refuse(refusal, scope, receive, send)
             return
         limit = self._limit_of(scope["path"])
         announced = _content_length(scope)
@@ -73,6 +82,18 @@ class BodyLimitMiddleware:
 
 def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(details={"limit": limit, "unit": "bytes"})
+
+
+def _unfit_address(scope: Scope) -> AppError | None:
+    """Such an id is unknown (contract section 1.1), and so is what a query as long as that asks for."""
+    query = scope.get("query_string", b"")  # optional in ASGI
+    if len(scope["path"]) > MAX_PATH_BYTES:
+        return NotFound()
+    if len(query) > MAX_QUERY_BYTES:
+        return Invalid.field(["query"], f"At most {MAX_QUERY_BYTES} bytes", "query_too_long")
+    if query.count(b"&") >= MAX_QUERY_PARAMETERS:
+        return Invalid.field(["query"], f"At most {MAX_QUERY_PARAMETERS} parameters", "too_many_parameters")
+    return None
 
 
 def _is_bodyless(scope: Scope) -> bool:

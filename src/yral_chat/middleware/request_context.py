@@ -20,6 +20,7 @@ from yral_chat.core.metrics import METHODS, Metrics
 from yral_chat.core.trace_context import TraceContext, trace, trace_of
 from yral_chat.core.tracing import NO_SPAN, Span, is_tracing, start
 from yral_chat.middleware.cors import CORS
+from yral_chat.middleware.headers import SafeHeaders
 from yral_chat.middleware.refusals import rendered
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -46,8 +47,11 @@ class RequestContextMiddleware:
     A client's `traceparent` is where the request belongs; a span stands for it where spans are collected.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, cors: Mapping[str, Any]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, cors: Mapping[str, Any], safe: SafeHeaders | None = None
+    ) -> None:
         self._app = app
+        self._safe = safe or SafeHeaders()
         self._app_with_cors = CORS(app, **cors)
         self._last_resort = CORS(_internal_error, **cors)
         self._metrics = metrics
@@ -84,7 +88,8 @@ class RequestContextMiddleware:
             # Not from a page of another origin: all that CORS would add is this, and it takes ten microseconds for it.
             app = self._app
             headers.append((b"vary", b"Origin"))
-        exchange = _HTTPExchange(send, headers, is_head=method == "HEAD", path=scope["path"])
+        safe = self._safe.of(scope["path"])
+        exchange = _HTTPExchange(send, headers, safe, is_head=method == "HEAD", path=scope["path"])
         self._metrics.requests_in_progress.inc()
         try:
             await app(scope, receive, exchange.send)
@@ -138,7 +143,8 @@ class RequestContextMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, request_id: str, span: Span) -> None:
         headers = scope["state"]["response_headers"] = _own_headers(scope, request_id)
-        exchange = _WebSocketExchange(scope, receive, send, headers, self._metrics)
+        safe = self._safe.of(scope["path"])
+        exchange = _WebSocketExchange(scope, receive, send, headers, safe, self._metrics)
         try:
             await self._app(scope, receive, exchange.send)
         except WebSocketDisconnect:
@@ -163,11 +169,12 @@ class RequestContextMiddleware:
 class _HTTPExchange:
     """What one answer needs to be dressed and counted on its way out."""
 
-    __slots__ = ("_headers", "_is_head", "_path", "_send", "sent_bytes", "started", "status")
+    __slots__ = ("_headers", "_is_head", "_path", "_safe", "_send", "sent_bytes", "started", "status")
 
-    def __init__(self, send: Send, headers: Headers, *, is_head: bool, path: str) -> None:
+    def __init__(self, send: Send, headers: Headers, safe: Headers, *, is_head: bool, path: str) -> None:
         self._send = send
         self._headers = headers
+        self._safe = safe
         self._is_head = is_head
         self._path = path
         self.started = time.perf_counter()
@@ -184,18 +191,21 @@ class _HTTPExchange:
             headers = message.get("headers", ())
             if self.status == 405 and _HEAD_PATHS.fullmatch(self._path):
                 headers = [_with_head(header) for header in headers]
-            message = {**message, "headers": _dressed(headers, self._headers, self.started)}
+            message = {**message, "headers": _dressed(headers, self._headers, self._safe, self.started)}
         await self._send(message)
 
 
 class _WebSocketExchange:
     """The handshake and the end of one socket. Frames pass untouched."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, headers: Headers, metrics: Metrics) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, safe: Headers, metrics: Metrics
+    ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._headers = headers
+        self._safe = safe
         self._metrics = metrics
         self.started = time.perf_counter()
         self.status = 0
@@ -211,7 +221,8 @@ class _WebSocketExchange:
             self.status = message.get("status", 101)
             if self.is_accepted:
                 self._metrics.ws_connections.inc()
-            message = {**message, "headers": _dressed(message.get("headers", ()), self._headers, self.started)}
+            headers = _dressed(message.get("headers", ()), self._headers, self._safe, self.started)
+            message = {**message, "headers": headers}
         elif kind == "websocket.close":
             if not self.status and "websocket.http.response" in (self._scope.get("extensions") or {}):
                 # Closed before the handshake: the router's way to say that there is no such socket.
@@ -290,11 +301,11 @@ def _own_headers(scope: Scope, request_id: str) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _dressed(headers: Headers, own: Headers, started: float) -> Headers:
-    """The route's headers, ours, and the time to the first of them."""
+def _dressed(headers: Headers, own: Headers, safe: Headers, started: float) -> Headers:
+    """The route's headers, ours, those of `safe` that the route has not set, and the time to the first of them."""
+    given = {name.lower() for name, _ in headers}
     dressed = [*headers, *own, (b"x-response-time-ms", b"%.2f" % ((time.perf_counter() - started) * 1000))]
-    if not any(name.lower() == b"cache-control" for name, _ in headers):
-        dressed.append((b"cache-control", b"no-store"))
+    dressed += [header for header in safe if header[0] not in given]
     return dressed
 
 

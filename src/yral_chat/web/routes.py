@@ -32,8 +32,8 @@ DOCS_POLICY = (
     "connect-src 'self'; font-src 'self' data:; worker-src blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-# For voice notes; nothing here looks through a camera or asks where somebody is.
-PERMISSIONS = "microphone=(self), camera=(), geolocation=()"
+# For voice notes; nothing here looks through a camera, asks where somebody is, or takes money.
+PERMISSIONS = "microphone=(self), camera=(), geolocation=(), payment=(), usb=()"
 
 # Also the list of what may leave a folder: pages go out only with their policy, a persona's text not at all.
 # Written down here because the system's own table may call a script text/plain, which browsers then refuse to run.
@@ -139,9 +139,8 @@ def _page_response(content: bytes, policy: str, headers: dict[str, str] | None =
         headers={
             "Cache-Control": "no-cache",
             "Content-Security-Policy": policy,
+            "Cross-Origin-Opener-Policy": "same-origin",
             "Permissions-Policy": PERMISSIONS,
-            "Referrer-Policy": "no-referrer",
-            "X-Frame-Options": "DENY",
             **(headers or {}),
         },
     )

@@ -25,6 +25,8 @@ SETTINGS: dict[str, str | None] = {
     "ADMIN_API_KEY": ADMIN_KEY,
     "METRICS_TOKEN": METRICS_TOKEN,
     "MEDIA_SIGNING_KEY": "a-key-for-media-of-more-than-32-bytes",
+    "PUBLIC_BASE_URL": "https://chat.example",
+    "CORS_ORIGINS": "https://app.example, https://other.example:8443",
 }
 
 PEOPLE = ("user", "peer", "other", "bot owner")

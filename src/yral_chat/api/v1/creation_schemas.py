@@ -60,8 +60,14 @@ def _trait_text(value: Any) -> Any:
     raise ValueError("A text, a number or a boolean")
 
 
-def _without_nulls(value: Any) -> Any:
-    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+def _few(value: Any) -> Any:
+    """Without nulls. Counted first: a fault in each of a hundred thousand entries would take half a second to list."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if item is not None}
+    if len(kept) > MAX_TRAITS:
+        raise ValueError(f"At most {MAX_TRAITS} entries")
+    return kept
 
 
 def _without_blanks(value: list[str]) -> list[str]:
@@ -91,7 +97,7 @@ Traits = Annotated[
         ],
     ],
     Field(max_length=MAX_TRAITS),
-    BeforeValidator(_without_nulls),
+    BeforeValidator(_few),
 ]
 Suggestions = Annotated[
     list[Annotated[str, Field(max_length=MAX_SUGGESTION), cleaned]],
