@@ -96,6 +96,10 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("filter_usual", "people", "… of ordinary words", "µs", 50, 35, is_gated=True),
     Quantity("filter_delay", "people", "… added delay of a text that matches and stops", "ms", 50, 45),
     Quantity("memories_latency", "people", "time to an answer, memories on against off", "×", 1.25, 1.1, decimals=2),
+    Quantity(
+        "defences_inbox", "defences", "inbox page, defences on against off", "×", 1.25, 1.15, is_gated=True, decimals=2
+    ),
+    Quantity("defences_send", "defences", "… send", "×", 1.25, 1.1, is_gated=True, decimals=2),
     Quantity("rate_check", "rates", "rate check of a known caller", "µs", 5, 2.5, is_gated=True, decimals=1),
     Quantity("rate_check_new", "rates", "… of a new one when no room is left", "µs", 5, 4, is_gated=True, decimals=1),
     Quantity("rate_memory", "rates", "… memory after a million callers", "MB", 50, 45, is_gated=True, decimals=1),

@@ -19,6 +19,7 @@ from yral_chat.main import create_app
 from yral_chat.resources import Resources
 
 REQUESTS = 200
+AT_ONCE = 20  # fewer than one user's share of places
 
 
 async def reads(api: Api) -> int:
@@ -31,8 +32,9 @@ async def reads(api: Api) -> int:
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/status", "/metrics"])
 async def test_two_hundred_requests_are_a_few_reads(api: Api, path: str) -> None:
     before = await reads(api)
-    answers = await asyncio.gather(*(api.get(path) for _ in range(REQUESTS)))
-    assert {answer.status_code for answer in answers} == {200}
+    for _ in range(REQUESTS // AT_ONCE):
+        answers = await asyncio.gather(*(api.get(path) for _ in range(AT_ONCE)))
+        assert {answer.status_code for answer in answers} == {200}
     # One a second and for each kind of figure; what the service does by itself is among them.
     assert await reads(api) - before < REQUESTS / 5
 

@@ -297,9 +297,14 @@ async def test_a_repetition_in_the_moment_of_failure_is_in_charge_of_the_next_at
             async with api.streaming("GET", path) as (response, events):
                 assert response.status_code == 200
                 assert (await anext(events)).data["attempt"] == 2
-        await cancel(api, conversation["id"])
-        answers = await asyncio.gather(*sends)
-        assert {answer.status_code for answer in answers} <= {409, 503}
+        waiting = asyncio.gather(*sends)
+
+        async def are_answered(conversation_id: str = conversation["id"], all_of_them: Any = waiting) -> bool:
+            await cancel(api, conversation_id)  # again, because one that was on its way runs the turn once more
+            return bool(all_of_them.done())
+
+        await until(are_answered, what="every send has its answer")
+        assert {answer.status_code for answer in await waiting} <= {409, 503}
         assert answers[0].json()["details"]["assistant_message"]["attempt"] == 1
         assert any(answer.status_code == 409 for answer in answers)
 
