@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 from yral_chat.clients.circuits import reason_of
 from yral_chat.clients.resilience import Admission, CircuitBreaker
@@ -17,6 +18,12 @@ from yral_chat.core.tracing import outgoing_headers
 
 TIMEOUT_SECONDS = 8.0
 MAX_REDIRECTS = 3
+
+# All that is routed to others (https://www.iana.org/assignments/ipv6-address-space). Outside of it lie, among more,
+# forms of IPv4 addresses that Python takes for global: ::127.0.0.1, ::ffff:0:127.0.0.1, the local NAT64 of RFC 8215.
+_UNICAST = ipaddress.ip_network("2000::/3")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_ASSIGNED_V4 = ipaddress.ip_network("192.0.0.0/24")  # RFC 6890: of protocols, some clouds' metadata among them
 
 IsAllowed = Callable[[str], bool]
 
@@ -27,20 +34,25 @@ def is_public(address: str) -> bool:
     An IPv4 address that is wrapped in an IPv6 one (mapped, 6to4, Teredo, NAT64) is judged as what it wraps.
     """
     found = ipaddress.ip_address(address)
-    if isinstance(found, ipaddress.IPv6Address):
-        wrapped = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-        if found in ipaddress.ip_network("64:ff9b::/96"):
-            wrapped.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
-        if inner := [address for address in wrapped if address is not None]:
-            return all(address.is_global for address in inner)
-    return found.is_global and not found.is_multicast
+    if isinstance(found, ipaddress.IPv4Address):
+        return _is_public_v4(found)
+    wrapped = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
+    if found in _NAT64:
+        wrapped.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
+    if inner := [address for address in wrapped if address is not None]:
+        return all(map(_is_public_v4, inner))
+    return found in _UNICAST and found.is_global
+
+
+def _is_public_v4(address: ipaddress.IPv4Address) -> bool:
+    return address.is_global and not (address.is_multicast or address.is_reserved or address in _ASSIGNED_V4)
 
 
 class _GuardedResolver(AbstractResolver):
     """Resolves names to allowed addresses only. The connection goes to what was checked: nobody looks it up again."""
 
-    def __init__(self, is_allowed: IsAllowed) -> None:
-        self._resolver = ThreadedResolver()
+    def __init__(self, is_allowed: IsAllowed, resolver: AbstractResolver | None) -> None:
+        self._resolver = resolver or ThreadedResolver()
         self._is_allowed = is_allowed
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
@@ -56,9 +68,15 @@ class _GuardedResolver(AbstractResolver):
 class PublicFiles:
     """GET without credentials, bounded in size and time; redirects stay on their host."""
 
-    def __init__(self, is_allowed: IsAllowed = is_public, breakers: Mapping[str, CircuitBreaker] | None = None) -> None:
-        """`breakers` are circuits by host; a host without one is always asked."""
+    def __init__(
+        self,
+        is_allowed: IsAllowed = is_public,
+        breakers: Mapping[str, CircuitBreaker] | None = None,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        """`breakers` are circuits by host; a host without one is always asked. `resolver`: by default the system's."""
         self.breakers = breakers or {}
+        self._resolver = resolver
         self._is_allowed = is_allowed
         self._session: aiohttp.ClientSession | None = None
 
@@ -99,8 +117,9 @@ class PublicFiles:
 
     async def _ask(self, url: str, max_bytes: int) -> tuple[bytes, str | None]:
         """(content, None) or (b"", where the host sends us)."""
-        self._check_literal(url)
-        async with self._open().get(url, headers=outgoing_headers(), allow_redirects=False) as response:
+        target = URL(url)
+        self._check_literal(target, urlsplit(url).hostname)
+        async with self._open().get(target, headers=outgoing_headers(), allow_redirects=False) as response:
             if response.status in (301, 302, 303, 307, 308):
                 return b"", _on_same_host(url, response.headers.get("Location", ""))
             if response.status in (404, 410):
@@ -115,18 +134,22 @@ class PublicFiles:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(resolver=_GuardedResolver(self._is_allowed), limit=16, use_dns_cache=False)
+            connector = aiohttp.TCPConnector(
+                resolver=_GuardedResolver(self._is_allowed, self._resolver), limit=16, use_dns_cache=False
+            )
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
-    def _check_literal(self, url: str) -> None:
-        """An address in numbers is connected to without a resolver. Raises OSError when it is a private one."""
-        host = urlsplit(url).hostname or ""
+    def _check_literal(self, target: URL, allowed_host: str | None) -> None:
+        """An address in numbers is connected to without a resolver. Raises OSError when it is a private one, and when
+        the client would ask another host than the one that was allowed: it turns ①②⑦.⓪.⓪.① into 127.0.0.1."""
+        if target.scheme not in ("http", "https") or target.host is None or target.host != allowed_host:
+            raise OSError("an address that can be read in two ways")
         try:
-            ipaddress.ip_address(host)
+            ipaddress.ip_address(target.host)
         except ValueError:
             return
-        if not self._is_allowed(host):
+        if not self._is_allowed(target.host):
             raise OSError("a private address")
 
 
