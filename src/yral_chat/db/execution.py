@@ -74,7 +74,8 @@ class PageStatement(Statement):
         if is_new and dialect == "sqlite":
             assert isinstance(self._source, Select)  # noqa: S101 - whoever declares one says SELECT
             names = ", ".join(f"c{number}" for number in range(len(self._source.selected_columns)))
-            text = f"WITH page({names}) AS ({text}) SELECT json_group_array(json_array({names})) FROM page"  # noqa: S608
+            rows = f"SELECT json_group_array(json_array({names})) FROM page"  # noqa: S608 - numbers that we counted
+            text = f"WITH page({names}) AS ({text}) {rows}"
             self._compiled[dialect] = (text, constants)
         return text, constants
 
