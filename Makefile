@@ -17,7 +17,7 @@ COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-long check format-check lint types imports unreachable migrations locks format bench lock
+.PHONY: help audit sbom run test test-long check format-check lint types imports unreachable migrations locks format bench lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,14 @@ migrations:
 locks:
 	$(ENVIRONMENT_FOR) dev
 	$(BIN)/python -m checks.locks_in_step
+
+audit: ## ask whether faults of what is installed are known (skipped where nobody can be asked)
+	$(ENVIRONMENT_FOR) dev
+	@exec $(BIN)/python -m checks.audit
+
+sbom: ## write what is delivered, with licences, to dist/sbom.cdx.json
+	$(ENVIRONMENT_FOR) dev
+	@exec $(BIN)/python -m checks.sbom dist/sbom.cdx.json
 
 format: ## rewrite the code in the project's format
 	$(ENVIRONMENT_FOR) dev
