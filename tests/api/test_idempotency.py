@@ -304,7 +304,8 @@ async def test_a_repetition_in_the_moment_of_failure_is_in_charge_of_the_next_at
             return bool(all_of_them.done())
 
         await until(are_answered, what="every send has its answer")
-        assert {answer.status_code for answer in await waiting} <= {409, 503}
+        answers = await waiting
+        assert {answer.status_code for answer in answers} <= {409, 503}
         assert answers[0].json()["details"]["assistant_message"]["attempt"] == 1
         assert any(answer.status_code == 409 for answer in answers)
 
