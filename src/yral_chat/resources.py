@@ -215,6 +215,7 @@ class Resources:
             cache_mb=settings.database_cache_mb,
             media_url=self._media_url,
             max_waiting=settings.database_max_waiting,
+            silence_seconds=settings.database_silence_seconds,
             observe=self.metrics.unit_finished,
         )
         return TracedDatabase(database) if settings.otel_enabled else database

@@ -18,7 +18,7 @@ from tests.crash.test_bad_database import fingerprints, refused
 from tests.programs import PrivatePostgres
 from tests.service import START_SECONDS, FakeModel, Service
 from tests.waiting import until
-from yral_chat.db.postgres import SERVE_LOCK
+from yral_chat.db.serve_lock import SERVE_LOCK
 
 
 def beside(service: Service) -> Cli:

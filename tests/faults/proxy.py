@@ -35,6 +35,7 @@ class Fault(NamedTuple):
     after: int = 0  # so many of them pass first, counted per connection from when the fault was set
     at: bytes | None = None  # or: when these are among them, which pass with what came before them if `passes`
     passes: bool = False
+    since: bytes | None = None  # and these must have been among the bytes before, on the same connection
     times: int | None = None  # connections that are struck before it is over; None: until it is taken away
 
 
@@ -124,11 +125,14 @@ class FaultProxy:
             self._server = None
 
     async def _break_all(self) -> None:
+        await asyncio.sleep(0)  # who was just accepted is known after this
         for connection in list(self._connections):
             connection.end(is_reset=True)
             connection.task.cancel()
         while self._connections:
             await asyncio.wait([connection.task for connection in self._connections])
+        for _ in range(5):  # what was aborted is closed some rounds later
+            await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -139,23 +143,34 @@ class FaultProxy:
         finally:
             self._connections.discard(connection)
 
-    def strike(self, side: Side, piece: bytes, before: int) -> "Strike | None":
-        """What `piece` of `side`, after so many bytes `before`, brings about."""
-        fault = self._fault
+    def strike(self, connection: "_Connection", side: Side, piece: bytes) -> "Strike | None":
+        """What `piece`, the next bytes of `side`, brings about."""
+        fault, before = self._fault, connection.seen[side]
+        connection.seen[side] += len(piece)
         if fault is None or side != fault.side:
             return None
-        if fault.at is None:
-            passing = max(0, fault.after - before)
-            if passing >= len(piece):
-                return None
-        else:
-            if fault.at not in piece:
-                return None
-            passing = piece.index(fault.at) + (len(fault.at) if fault.passes else 0)
+        if fault.since is not None and fault.since in piece:
+            connection.armed_for = fault
+        if fault.since is not None and connection.armed_for is not fault:
+            return None
+        passing = _place(fault, piece, before)
+        if passing is None:
+            return None
         self.struck += 1
         if fault.times is not None and self.struck >= fault.times:
             self._fault = None
         return Strike(fault.kind, passing)
+
+
+def _place(fault: Fault, piece: bytes, before: int) -> int | None:
+    """How many bytes of `piece`, after so many `before`, pass before the fault strikes; None where it does not."""
+    if fault.at is None:
+        passing = max(0, fault.after - before)
+        return passing if passing < len(piece) else None
+    place = piece.find(fault.at)
+    if place < 0:
+        return None
+    return place + len(fault.at) if fault.passes else place
 
 
 class Strike(NamedTuple):
@@ -174,6 +189,7 @@ class _Connection:
         self._streams = [client]
         self._is_silent = False
         self.seen: dict[Side, int] = {"client": 0, "server": 0}
+        self.armed_for: Fault | None = None  # its `since` has passed here
         task = asyncio.current_task()
         assert task is not None
         self.task: asyncio.Task[Any] = task
@@ -205,8 +221,7 @@ class _Connection:
             while piece := await reader.read(self._proxy.piece_bytes):
                 if self._is_silent:
                     continue
-                strike = self._proxy.strike(side, piece, self.seen[side])
-                self.seen[side] += len(piece)
+                strike = self._proxy.strike(self, side, piece)
                 await self._pass_on(piece if strike is None else piece[: strike.passing], writer)
                 if strike is None:
                     continue

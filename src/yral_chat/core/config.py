@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(10, ge=1, le=20)
     database_max_waiting: int = Field(1000, ge=1, le=1_000_000)
     database_cache_mb: int = Field(32, ge=1, le=4096)
+    database_silence_seconds: float = Field(15, gt=0, le=600)
     redis_url: SecretStr | None = None
     broker_url: SecretStr | None = None
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import ArgumentError
 from yral_chat.db.database import Database, DatabaseUnusable, Observe, unobserved
 from yral_chat.db.repositories.messages import MediaUrl
 from yral_chat.db.sqlite import SQLiteDatabase
-from yral_chat.db.waiting import MAX_WAITING
+from yral_chat.db.waiting import MAX_WAITING, SILENCE_SECONDS
 
 
 def create_database(
@@ -18,19 +18,28 @@ def create_database(
     cache_mb: int = 32,
     media_url: MediaUrl = str,
     max_waiting: int = MAX_WAITING,
+    silence_seconds: float = SILENCE_SECONDS,
     observe: Observe = unobserved,
 ) -> Database:
     """The database at `url` (`sqlite:///path` or `postgresql://…`), not yet opened. Raises DatabaseUnusable.
 
     `pool_size` is PostgreSQL's; `cache_mb` SQLite's, in MiB for each of its connections. `media_url` makes the address
     that messages show out of a reference to a file; `max_waiting` units of clients may
-    wait in a line; `observe` is told of each unit.
+    wait in a line; a PostgreSQL server that leaves one without an answer for `silence_seconds` counts as lost;
+    `observe` is told of each unit.
     """
     if backend_of(url) == "sqlite":
         return SQLiteDatabase(url, media_url, cache_mb=cache_mb, max_waiting=max_waiting, observe=observe)
     from yral_chat.db.postgres import PostgresDatabase  # with psycopg: 10 MB and 80 ms that SQLite does not need
 
-    return PostgresDatabase(url, pool_size=pool_size, media_url=media_url, max_waiting=max_waiting, observe=observe)
+    return PostgresDatabase(
+        url,
+        pool_size=pool_size,
+        media_url=media_url,
+        max_waiting=max_waiting,
+        silence_seconds=silence_seconds,
+        observe=observe,
+    )
 
 
 def backend_of(url: str) -> Literal["sqlite", "postgresql"]:

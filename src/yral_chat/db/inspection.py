@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from yral_chat.db.backends import backend_of
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.migrations import check_revision, find_revision
-from yral_chat.db.postgres import SERVE_LOCK, connect_postgres, create_postgres_engine
+from yral_chat.db.postgres import connect_postgres, create_postgres_engine
+from yral_chat.db.serve_lock import SERVE_LOCK
 from yral_chat.db.sqlite import check_file, create_viewer_engine, database_path, load_driver, lock_path
 
 

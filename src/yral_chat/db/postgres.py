@@ -7,10 +7,11 @@ order as SQLite's single writer. Deadlocks and serialisation failures run the un
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Concatenate
 
 from loguru import logger
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -18,7 +19,6 @@ from sqlalchemy.pool import QueuePool
 from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
 from yral_chat.db.database import (
-    DatabaseInUse,
     DatabaseUnusable,
     Deliveries,
     Observe,
@@ -31,16 +31,17 @@ from yral_chat.db.database import (
 )
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.messages import MediaUrl
-from yral_chat.db.waiting import MAX_WAITING, Line, begin
+from yral_chat.db.serve_lock import ServeLock
+from yral_chat.db.sessions import Session
+from yral_chat.db.waiting import MAX_WAITING, SILENCE_SECONDS, Line, begin
 
 ATTEMPTS = 5
 # https://www.postgresql.org/docs/15/errcodes-appendix.html
 RETRYABLE = frozenset({"40001", "40P01"})
 DISK_FULL = "53100"
-# The key of the advisory lock that says "this database is served": "yralchat" in hexadecimal.
-SERVE_LOCK = 0x7972616C63686174
-# The lock goes with its connection, which a restart of the server ends: so often is looked whether it is still there.
-LOCK_SECONDS = 2.0
+# When we want to end, a silent server gets so long.
+CLOSE_SECONDS = 5.0
+WATCH_SECONDS = 0.5
 
 
 try:
@@ -108,10 +109,11 @@ def is_disconnect(error: Exception) -> bool:
     if not isinstance(original, _DriverError):
         return False
     state = _state(error) or ""
-    # No state at all: the server never answered. 08 connection, 57P0x shutdown, 53300 too many connections.
+    # No state at all: the server never answered. 08 connection, 57P0x shutdown, 53300 too many connections, 25P03 we
+    # were silent for too long.
     if not state:
         return isinstance(original, _LostConnection)
-    return state == "53300" or state.startswith(("08", "57P0"))
+    return state in ("53300", "25P03") or state.startswith(("08", "57P0"))
 
 
 class _Unit(Work):
@@ -142,77 +144,44 @@ class PostgresDatabase:
         pool_size: int,
         media_url: MediaUrl = str,
         max_waiting: int = MAX_WAITING,
+        silence_seconds: float = SILENCE_SECONDS,
         observe: Observe = unobserved,
     ) -> None:
-        self._url = url
         self._observe = observe
         self._media_url = media_url
         self._size = pool_size
         self._line: Line[_Unit] = Line(max_waiting)
         self._threads: list[threading.Thread] = []
+        self._silence_seconds = silence_seconds
         self._engine = create_postgres_engine(url, pool_size)
-        self._lock_connection: Connection | None = None
-        self._is_displaced = False  # another process has the lock now
-        self._closing = threading.Event()
-        self._keeper: threading.Thread | None = None
+        self._lock = ServeLock(partial(connect_postgres, create_postgres_engine(url), url))
+        self._sessions = [self._lock.session, *(Session() for _ in range(pool_size))]
+        self._watching: asyncio.TimerHandle | None = None
         self._busy = 0
         self._is_open = False
 
     def lock(self) -> None:
         """See `Database.lock`: a session's advisory lock, freed by the server when the connection ends."""
-        self._lock_connection = self._take_lock()
-
-    def _take_lock(self) -> Connection:
-        engine = create_postgres_engine(self._url)
-        connection = connect_postgres(engine, self._url).execution_options(isolation_level="AUTOCOMMIT")
-        if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVE_LOCK}).scalar():
-            connection.close()
-            engine.dispose()
-            raise DatabaseInUse("This PostgreSQL database is served by another process. Stop it first.")
-        return connection
-
-    def _keep_lock(self) -> None:
-        """Takes the lock anew when its connection was lost; stops all work when somebody else was faster."""
-        while not self._closing.wait(LOCK_SECONDS):
-            if self._lock_connection is not None and self._is_alive(self._lock_connection):
-                continue
-            self._free_lock()
-            try:
-                self._lock_connection = self._take_lock()
-            except DatabaseUnusable:
-                continue  # the server is away; so are our other connections
-            except DatabaseInUse:
-                self._is_displaced = True
-                logger.critical("postgres.served_by_another_process")
-                return
-            logger.warning("postgres.lock_taken_again")
-
-    @staticmethod
-    def _is_alive(connection: Connection) -> bool:
-        try:
-            connection.execute(text("SELECT 1"))
-        except DBAPIError:
-            return False
-        return True
-
-    def _free_lock(self) -> None:
-        if self._lock_connection is not None:
-            self._lock_connection.invalidate()
-            self._lock_connection.close()
-            self._lock_connection.engine.dispose()
-            self._lock_connection = None
+        self._lock.take()
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._deliveries = Deliveries(self._loop, self._observe)
-        for number in range(self._size):
-            thread = threading.Thread(target=self._work_forever, name=f"db-{number}", daemon=True)
+        for number, session in enumerate(self._sessions[1:]):
+            thread = threading.Thread(target=self._work_forever, args=(session,), name=f"db-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
-        if self._lock_connection is not None:
-            self._keeper = threading.Thread(target=self._keep_lock, name="db-lock", daemon=True)
-            self._keeper.start()
+        self._lock.keep()
         self._is_open = True
+        self._watch()
+
+    def _watch(self) -> None:
+        """Ends what waits too long for the server, again and again."""
+        limit = self._silence_seconds if self._is_open else min(self._silence_seconds, CLOSE_SECONDS)
+        late = sum(session.cut_if_late(limit) for session in self._sessions)
+        if late:
+            logger.error("postgres.silent", connections=late, seconds=limit)
+        self._watching = self._loop.call_later(WATCH_SECONDS, self._watch)
 
     async def close(self) -> None:
         self._is_open = False
@@ -221,10 +190,9 @@ class PostgresDatabase:
             await asyncio.to_thread(thread.join)
         self._threads.clear()
         self._engine.dispose()
-        self._closing.set()
-        if self._keeper is not None:
-            await asyncio.to_thread(self._keeper.join)
-        self._free_lock()
+        await asyncio.to_thread(self._lock.close)
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def scrub(self) -> bool:
         """The server's own log and its vacuum are its operator's (docs/operations.md)."""
@@ -249,41 +217,56 @@ class PostgresDatabase:
     ) -> "asyncio.Future[T]":
         if not self._is_open:
             raise ServiceUnavailable("The database is closed", details={"service": "database"})
-        if self._is_displaced:
+        if self._lock.is_displaced:
             raise ServiceUnavailable("Another process serves this database", details={"service": "database"})
         future: asyncio.Future[T] = self._loop.create_future()
         self._line.join(_Unit(fn, args, kwargs, future, is_read=is_read))
         return future
 
-    def _work_forever(self) -> None:
-        connection: Connection | None = None
+    def _work_forever(self, session: Session) -> None:
         uow: UnitOfWork | None = None
         while (work := self._line.take()) is not None:
             if not begin((work,)):
                 self._deliveries.post(work)
                 continue
             self._busy += 1
+            session.was_cut = False
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    if connection is None or uow is None:
-                        connection = self._engine.connect()
-                        uow = UnitOfWork(Executor(connection), self._media_url)
-                    self._run(connection, uow, work)
+                    if session.connection is None or uow is None:
+                        uow = UnitOfWork(Executor(self._connect(session)), self._media_url)
+                    self._run(session, uow, work)
                     break
                 except Exception as error:  # noqa: BLE001 - the thread must live; the caller gets the error
+                    # Who was silent for so long is not asked the same again: somebody waits for an answer.
+                    is_last = attempt == ATTEMPTS or session.was_cut
                     is_lost = is_disconnect(error)
-                    if is_lost and connection is not None:
-                        connection.invalidate()
-                        connection.close()
-                        connection = uow = None
-                    if attempt < ATTEMPTS and self._may_repeat(error, work, is_lost=is_lost, attempt=attempt):
+                    if is_lost:
+                        session.drop()
+                    if not is_last and self._may_repeat(error, work, is_lost=is_lost, attempt=attempt):
                         continue
                     work.fail(translate(error))
                     break
             self._busy -= 1
             self._deliveries.post(work)
-        if connection is not None:
-            connection.close()
+        session.drop()
+
+    def _connect(self, session: Session) -> Connection:
+        """A new connection. The server, too, gives up a transaction when we are silent: it would keep its locks until
+        TCP notices, which takes two hours. Sooner than we do, so that whoever waits for such a lock still gets it.
+        """
+        connection = session.use(self._engine.connect())
+        milliseconds = round(self._silence_seconds * 1000 / 2)
+        session.begin()
+        try:
+            connection.exec_driver_sql(f"SET SESSION idle_in_transaction_session_timeout = {milliseconds}")
+            connection.commit()
+        except DBAPIError:
+            session.drop()
+            raise
+        finally:
+            session.end()
+        return connection
 
     @staticmethod
     def _may_repeat(error: Exception, work: Work, *, is_lost: bool, attempt: int) -> bool:
@@ -297,12 +280,17 @@ class PostgresDatabase:
         return False
 
     @staticmethod
-    def _run(connection: Connection, uow: UnitOfWork, work: _Unit) -> None:
+    def _run(session: Session, uow: UnitOfWork, work: _Unit) -> None:
+        assert session.connection is not None  # noqa: S101 - just opened
         work.is_committing = False
-        with connection.begin() as transaction:
-            if work.is_read:
-                # One snapshot for all statements of a read, as on SQLite.
-                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            work.run(uow)
-            work.is_committing = not work.is_read
-            transaction.commit()
+        session.begin()
+        try:
+            with session.connection.begin() as transaction:
+                if work.is_read:
+                    # One snapshot for all statements of a read, as on SQLite.
+                    session.connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                work.run(uow)
+                work.is_committing = not work.is_read
+                transaction.commit()
+        finally:
+            session.end()

@@ -19,6 +19,9 @@ W = TypeVar("W", bound=Work)
 
 # Units of clients in one line. On SQLite they take a tenth of a second, on a slow disk or server a second.
 MAX_WAITING = 1000
+# A unit takes milliseconds, seconds on a bad day. A server that says nothing for so long is left: there are clients
+# who wait, and give up at 30 s.
+SILENCE_SECONDS = 15.0
 
 
 class Line(Generic[W]):

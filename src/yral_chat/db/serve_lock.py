@@ -1,0 +1,115 @@
+"""The advisory lock that makes one process the only one that serves a PostgreSQL database."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from loguru import logger
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
+from yral_chat.db.sessions import Session
+
+# The key of the lock that says "this database is served": "yralchat" in hexadecimal.
+SERVE_LOCK = 0x7972616C63686174
+# The lock goes with its connection, which a restart of the server ends: so often is looked whether it is still there.
+LOCK_SECONDS = 2.0
+
+_TAKE = text(
+    "SELECT pg_try_advisory_lock(:key) AS is_taken, pid, backend_start"
+    " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+)
+_END_OWN = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_locks USING (pid)"
+    " WHERE pid = :pid AND backend_start = :started AND locktype = 'advisory' AND granted"
+)
+
+
+class ServeLock:
+    """`take` before anything else, `keep` while serving. `connect` raises DatabaseUnusable."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self.session = Session()
+        self.is_displaced = False  # another process has the lock now
+        self._connect = connect
+        self._mine: tuple[int, datetime] | None = None  # the server's process behind the last session that had it
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def take(self) -> None:
+        """Raises DatabaseInUse, DatabaseUnusable."""
+        if self._try() != "taken":
+            raise DatabaseInUse("This PostgreSQL database is served by another process. Stop it first.")
+
+    def keep(self) -> None:
+        """From now on a thread takes it anew when its connection was lost. Nothing where it was never taken."""
+        if self.session.connection is not None:
+            self._keeper = threading.Thread(target=self._keep, name="db-lock", daemon=True)
+            self._keeper.start()
+
+    def close(self) -> None:
+        """Frees it. Takes as long as the server's last answer, which `session` can cut short."""
+        self._closing.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        self._drop()
+
+    def _keep(self) -> None:
+        while not self._closing.wait(LOCK_SECONDS):
+            if self._is_alive():
+                continue
+            self._drop()
+            try:
+                outcome = self._try()
+            except DatabaseUnusable:
+                continue  # the server is away; so are our other connections
+            if outcome == "others":
+                self.is_displaced = True
+                logger.critical("postgres.served_by_another_process")
+                return
+            if outcome == "taken":
+                logger.warning("postgres.lock_taken_again")
+
+    def _try(self) -> Literal["taken", "mine", "others"]:
+        """`mine`: our own last session had it, whose end the server has not noticed yet, and is being ended."""
+        connection = self.session.use(self._connect().execution_options(isolation_level="AUTOCOMMIT"))
+        self.session.begin()
+        try:
+            row = connection.execute(_TAKE, {"key": SERVE_LOCK}).one()
+            if row.is_taken:
+                self._mine = (row.pid, row.backend_start)
+                return "taken"
+            is_mine = self._end_own(connection)
+        except DBAPIError as error:
+            self._drop()
+            raise DatabaseUnusable("PostgreSQL does not answer. Look at its log.") from error
+        finally:
+            self.session.end()
+        self._drop()
+        return "mine" if is_mine else "others"
+
+    def _end_own(self, connection: Connection) -> bool:
+        if self._mine is None:
+            return False
+        pid, started = self._mine
+        return connection.execute(_END_OWN, {"pid": pid, "started": started}).first() is not None
+
+    def _is_alive(self) -> bool:
+        if self.session.connection is None:
+            return False
+        self.session.begin()
+        try:
+            self.session.connection.execute(text("SELECT 1"))
+        except DBAPIError:
+            return False
+        finally:
+            self.session.end()
+        return True
+
+    def _drop(self) -> None:
+        if self.session.connection is not None:
+            engine = self.session.connection.engine
+            self.session.drop()
+            engine.dispose()
