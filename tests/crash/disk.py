@@ -19,7 +19,8 @@ MOUNT = 'mount -t tmpfs -o size="$1",mode=700 tmpfs "$2" && echo mounted && exec
 BLOCK = 4096
 
 
-def _own_namespace() -> list[str]:
+def own_namespace() -> list[str]:
+    """The command that starts another with mounts of its own."""
     return ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 
 
@@ -28,7 +29,7 @@ def can_mount() -> bool | None:
     """True where a private tmpfs can be mounted, else None."""
     try:
         tried = subprocess.run(
-            [*_own_namespace(), "sh", "-c", "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False
+            [*own_namespace(), "sh", "-c", "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False
         )
     except FileNotFoundError:
         return None
@@ -45,7 +46,7 @@ class SmallDisk:
 
     def __enter__(self) -> Self:
         self._keeper = subprocess.Popen(
-            [*_own_namespace(), "sh", "-c", MOUNT, "sh", str(self._size), str(self._folder)],
+            [*own_namespace(), "sh", "-c", MOUNT, "sh", str(self._size), str(self._folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
