@@ -171,6 +171,19 @@ def test_links_lead_somewhere(name: str) -> None:
     assert missing == []
 
 
+def test_every_risk_is_linked_to_tests_that_exist() -> None:
+    """The lists of OWASP in docs/security.md: a link is the name of a test, and leads to its file."""
+    document = ROOT / "docs/security.md"
+    rows = re.findall(r"^\| ((?:API|LLM)\d+) .*$", document.read_text(), re.M)
+    assert rows == [f"API{number}" for number in range(1, 11)] + [f"LLM{number:02}" for number in range(1, 11)]
+    for row in re.findall(r"^\| (?:API|LLM)\d+ .*$", document.read_text(), re.M):
+        links = re.findall(r"\[(test_\w+)\]\(([^)]+)\)", row.split(" | ")[-1])
+        assert links, row
+        for name, target in links:
+            written = (document.parent / target).read_text()
+            assert re.search(rf"^(async )?def {name}\(", written, re.M), f"{name} is not in {target}"
+
+
 def anchors(document: Path) -> set[str]:
     """The anchors of its headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(document), re.M)
