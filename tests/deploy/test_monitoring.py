@@ -10,7 +10,7 @@ import pytest
 
 from tests.api.expecting import open_fresh
 from tests.client import Api
-from tests.programs import promtool_binary, require
+from tests.programs import promtool_binary
 from tests.service import Service
 from tests.waiting import until
 
@@ -57,7 +57,9 @@ def asked_for(expression: str) -> tuple[set[str], set[str]]:
 
 
 def promtool(*arguments: str | Path) -> None:
-    binary = require("promtool", promtool_binary())
+    binary = promtool_binary()
+    if binary is None:  # also where all services are required: it is no service of ours
+        pytest.skip("promtool not installed")
     done = subprocess.run([binary, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
