@@ -96,18 +96,15 @@ async def test_an_upload_whose_connection_breaks_is_tried_again(
     assert len(found.content) == stored["size"]
 
 
-@pytest.mark.parametrize("kind", ["cut", "reset"])
-async def test_wherever_an_upload_breaks_it_is_whole(person: Api, way: FaultProxy, kind: Kind) -> None:
+async def test_wherever_an_upload_breaks_it_is_whole(person: Api, way: FaultProxy) -> None:
     for after in range(0, 1600, 200):
-        way.fault = Fault(kind, "client", after=after, times=1)
+        way.fault = Fault("reset", "client", after=after, times=1)
         stored = await uploaded(person, "image", PICTURE)
         way.heal()
         assert len((await fetched(stored["url"])).content) == stored["size"]
 
 
-@pytest.mark.parametrize(
-    "fault", [None, Fault("reset", "client"), Fault("cut"), Fault("silence", "client"), Fault("silence")], ids=str
-)
+@pytest.mark.parametrize("fault", [None, Fault("reset", "client"), Fault("cut"), Fault("silence", "client")], ids=str)
 async def test_a_bucket_that_is_away_refuses_files_and_nothing_else(
     person: Api, keeping: Service, way: FaultProxy, model: FakeModel, fault: Fault | None
 ) -> None:
@@ -124,7 +121,7 @@ async def test_a_bucket_that_is_away_refuses_files_and_nothing_else(
     assert files(keeping) == before
     shown = {"message_type": "multimodal", "media_urls": [known["storage_key"]]}
     user, reply = await person.said(conversation["id"], "Look", **shown)
-    assert (reply["content"], reply["status"]) == ("You said: Look", "delivered")
+    assert (reply["content"], reply["status"]) == ("You said: [image]\nLook", "delivered")
     assert len(user["media_urls"]) == 1
     assert model.requests()[-1]["media"] == [], "it answers without the picture"
 
