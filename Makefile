@@ -17,10 +17,10 @@ COMPILE = uv pip compile --quiet --universal --generate-hashes --python-version 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help audit sbom run test test-long check format-check lint types imports unreachable migrations locks format bench lock
+.PHONY: help audit sbom run test test-long check format-check lint types imports unreachable migrations locks format bench planted-faults lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: ## start the service on http://127.0.0.1:8000
 	$(ENVIRONMENT_FOR) run
@@ -80,6 +80,10 @@ format: ## rewrite the code in the project's format
 bench: ## measure, and write docs/benchmarks.md
 	$(ENVIRONMENT_FOR) dev
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+planted-faults: ## plant known bugs, one at a time, and see whether the tests notice (an hour)
+	$(ENVIRONMENT_FOR) dev
+	@exec $(BIN)/python -m checks.planted_faults $(ARGS)
 
 lock: ## write the lock files anew from pyproject.toml (needs uv)
 	@command -v uv >/dev/null || { echo "error: make lock needs uv on PATH" >&2; exit 1; }
