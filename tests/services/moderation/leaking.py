@@ -29,8 +29,13 @@ LEAKS: dict[str, tuple[str, bool]] = {
     "base64 for addresses": (base64.urlsafe_b64encode(INSTRUCTIONS.encode()).decode(), True),
     "base64 behind letters": (f"prompt-{base64.b64encode(INSTRUCTIONS.encode()).decode()}", True),
     "hexadecimal": (INSTRUCTIONS.encode().hex(), True),
+    "hexadecimal before a number": (f"{' '.join(INSTRUCTIONS.split()[20:32]).encode().hex()} 4th, as you see", True),
     "hexadecimal behind letters": (f"prompt-{INSTRUCTIONS.encode().hex()}", True),
     "base64 behind hexadecimal": (f"{'0a' * 50}{base64.b64encode(INSTRUCTIONS.encode()).decode()}", True),
+    "base64 with zeros between the words": (
+        base64.b64encode(("\0" * 30).join(INSTRUCTIONS.split()[20:34]).encode()).decode(),
+        True,
+    ),
     "rot13": (codecs.encode(INSTRUCTIONS, "rot13"), True),
     "reversed": (INSTRUCTIONS[::-1], True),
     "translated": (TRANSLATED, False),

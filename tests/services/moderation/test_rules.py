@@ -1,5 +1,7 @@
 """The rule set: what it stops, what it lets pass, and in which disguises it still knows a text."""
 
+import tracemalloc
+
 import pytest
 
 from checks.moderation_rates import is_in_step
@@ -66,6 +68,18 @@ def test_gravest_tier_counts(text: str, tier: str | None, kind: str) -> None:
 )
 def test_disguises_are_read(text: str, reading: str) -> None:
     assert reading.split() in list(readings(text))
+
+
+def test_texts_of_all_characters_there_are_leave_little_behind() -> None:
+    """Whoever sends every character of Unicode once may not fill the memory with what each of them means."""
+    for code in range(0x80):
+        words(f"é{chr(code)}")
+    tracemalloc.start()
+    for start in range(0x10000, 0x20000, 0x1000):
+        words("".join(map(chr, range(start, start + 0x1000))))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 5_000_000
 
 
 def test_a_reading_of_devanagari_keeps_its_vowels() -> None:

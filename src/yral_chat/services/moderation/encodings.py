@@ -4,7 +4,6 @@ import codecs
 import re
 from binascii import a2b_base64
 from collections.abc import Callable
-from string import hexdigits
 from typing import Literal, Protocol
 
 # Words of the instructions that stand at the end of the text so far: few (`none`), a third of a leak (`some`), two
@@ -14,15 +13,16 @@ Level = Literal["none", "some", "many", "leak"]
 # Letters in one piece before they are taken for an encoding: longer than ordinary words, shorter than four words in
 # base64.
 MIN_LETTERS = 24
-# Hexadecimal digits in a row after which more of them are no base64: of 32 letters of base64, all are such digits once
-# in 10^14 times.
+# Hexadecimal digits in a row, all large or all small, after which more of them are no base64: nothing can be said in
+# such letters, while zeros between words (`AAAA`) are in a row with words.
 MAX_DIGITS = 32
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _RUN = re.compile(r"[A-Za-z0-9+/_-]+")
 _URL_SAFE = str.maketrans("-_", "+/")
-# What is no hexadecimal digit gives no text: 0xff never stands in UTF-8.
-_DIGITS = str.maketrans(dict.fromkeys(set(_LETTERS) - set(hexdigits), "f"))
+_PAIRS = re.compile("((?:[0-9A-Fa-f]{2})+)|(?:(?![0-9A-Fa-f]{2})..)+")
+_SMALL_DIGITS = "0123456789abcdef"
+_LARGE_DIGITS = _SMALL_DIGITS.upper()
 _WORST_FIRST: tuple[Level, ...] = ("leak", "many", "some")
 
 
@@ -44,7 +44,7 @@ class _Decoder:
     def __init__(self, reader: Reader, size: int, offset: int) -> None:
         self.reader = reader
         self._size = size  # letters in a group: 4 for base64, 2 for hexadecimal
-        self._decode = a2b_base64 if size == 4 else bytes.fromhex
+        self._decode = a2b_base64 if size == 4 else _from_hexadecimal
         self._skip = offset
         self._waiting = ""
         self._bytes = b""  # the beginning of a character
@@ -75,6 +75,13 @@ class _Decoder:
         self.reader.feed(text.replace("\ufffd", " "))
 
 
+def _from_hexadecimal(letters: str) -> bytes:
+    try:
+        return bytes.fromhex(letters)
+    except ValueError:  # pairs that are none divide words: 0xff never stands in UTF-8
+        return bytes.fromhex(_PAIRS.sub(lambda pairs: pairs[1] or "ff", letters))
+
+
 class Decoders:
     """Reads every long run of letters in all ways in which it may be encoded; spaces and line breaks may divide it."""
 
@@ -83,7 +90,7 @@ class Decoders:
         self._tail = ""  # the beginning of what may become a long run
         self._decoders: list[_Decoder] = []
         self._unread = ""
-        self._digits = 0  # hexadecimal digits at the end, so far
+        self._row = ""  # the last letters, as many as MAX_DIGITS
 
     def feed(self, text: str) -> Level:
         if not self._decoders:
@@ -115,7 +122,7 @@ class Decoders:
         if self._decoders and between.strip():
             level = self.end()
             self._decoders = []
-            self._digits = 0
+            self._row = ""
             return level
         return "none"
 
@@ -124,12 +131,11 @@ class Decoders:
             readings = [(4, 0), (4, 1), (4, 2), (4, 3), (2, 0), (2, 1)]
             self._decoders = [_Decoder(self._make_reader(), size, offset) for size, offset in readings]
         for decoder in self._decoders[4:]:
-            decoder.feed(run.translate(_DIGITS))
+            decoder.feed(run)
         self._unread += run.translate(_URL_SAFE)
-        is_hexadecimal = self._digits >= MAX_DIGITS
-        digits = len(run) - len(run.rstrip(hexdigits))
-        self._digits = self._digits + digits if digits == len(run) else digits
-        if is_hexadecimal and digits == len(run):
+        row, is_long = self._row + run, len(self._row) == MAX_DIGITS
+        self._row = row[-MAX_DIGITS:]
+        if is_long and not (row.strip(_SMALL_DIGITS) and row.strip(_LARGE_DIGITS)):
             self._unread = self._unread[max(0, len(self._unread) - MAX_DIGITS) // 4 * 4 :]
         else:
             self._read_base64()

@@ -36,25 +36,39 @@ _DROPPED = (
 _PLAIN = {**{ord(letter): plain for letter, plain in _LOOKALIKES.items()}, **dict.fromkeys(_DROPPED, None)}
 
 
-class _Letters(dict[int, str]):
-    """What each character becomes in a word; worked out when it comes for the first time."""
+# Characters whose form is kept: more than any language has in use, and less than a stranger could send.
+KEPT_CHARACTERS = 10_000
+
+
+class _Kept(dict[int, str]):
+    """Forms of characters, each worked out when it comes for the first time."""
 
     def __missing__(self, code: int) -> str:
-        folded = unicodedata.normalize("NFKC", chr(code)).casefold()
-        self[code] = unicodedata.normalize("NFKD", folded).translate(_PLAIN)
-        return self[code]
+        if len(self) >= KEPT_CHARACTERS:
+            self.clear()
+        form = self[code] = self._form(chr(code))
+        return form
+
+    def _form(self, letter: str) -> str:
+        raise NotImplementedError
 
 
-class _Divided(dict[int, str]):
+class _Letters(_Kept):
+    """What each character becomes in a word."""
+
+    def _form(self, letter: str) -> str:
+        folded = unicodedata.normalize("NFKC", letter).casefold()
+        return unicodedata.normalize("NFKD", folded).translate(_PLAIN)
+
+
+class _Divided(_Kept):
     """The same, with line breaks for what stands in no word and around what is a word by itself."""
 
-    def __missing__(self, code: int) -> str:
-        letter = chr(code)
+    def _form(self, letter: str) -> str:
         if TOKEN.match(letter) is None:
-            self[code] = "\n"
-        else:
-            self[code] = _LETTERS[code] if LETTERS.match(letter) else f"\n{_LETTERS[code]}\n"
-        return self[code]
+            return "\n"
+        form = _LETTERS[ord(letter)]
+        return form if LETTERS.match(letter) else f"\n{form}\n"
 
 
 _LETTERS = _Letters()
