@@ -12,10 +12,12 @@ from types import FrameType
 import uvicorn
 from loguru import logger
 
-from yral_chat.connections import Bounds, Sweeper, bounded_by, most_connections
+from yral_chat.connections import Bounds, Sweeper, bounded_by
 from yral_chat.core.config import Settings
 from yral_chat.main import create_app
+from yral_chat.middleware.below import RefusalsBelow
 from yral_chat.resources import Resources
+from yral_chat.transports import most_connections
 
 # After draining, what still hangs on a connection (a stuck reader) is cut.
 CUT_SECONDS = 5
@@ -184,8 +186,12 @@ async def serving_here(settings: Settings) -> AsyncIterator[Resources]:
 
 
 def _config(settings: Settings, resources: Resources) -> uvicorn.Config:
+    metrics = resources.metrics
     bounds = Bounds(
-        most_connections(settings.max_connections), settings.slow_client_seconds, resources.metrics.overload_refused
+        most_connections(settings.max_connections),
+        settings.slow_client_seconds,
+        metrics.overload_refused,
+        RefusalsBelow(settings, metrics).answer,
     )
     return uvicorn.Config(
         create_app(settings, resources),

@@ -1,6 +1,6 @@
 """What every request gets before it is worked on: bounds for its head, a deadline, and a place among its user's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,7 +53,7 @@ class GateMiddleware:
                 self._metrics.overload_refused(reason)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (error := _head_error(scope)) is not None:
+        if (error := head_error(len(scope["path"]) + len(scope["query_string"]), scope["headers"])) is not None:
             await refuse(error, scope, receive, send)
             return
         key = self._key(scope)
@@ -92,9 +92,9 @@ class GateMiddleware:
         return None
 
 
-def _head_error(scope: Scope) -> AppError | None:
-    headers = scope["headers"]
-    if len(scope["path"]) + len(scope["query_string"]) > MAX_ADDRESS_BYTES:
+def head_error(address_bytes: int, headers: Sequence[tuple[bytes, bytes]]) -> AppError | None:
+    """What is too much of a request's head, if anything."""
+    if address_bytes > MAX_ADDRESS_BYTES:
         return AddressTooLong()
     if len(headers) > MAX_HEADERS or sum([len(name) + len(value) for name, value in headers]) > MAX_HEADER_BYTES:
         return HeadTooLarge()
