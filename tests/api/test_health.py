@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,12 +32,12 @@ async def reads(api: Api) -> int:
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/status", "/metrics"])
 async def test_two_hundred_requests_are_a_few_reads(api: Api, path: str) -> None:
-    before = await reads(api)
+    before, started = await reads(api), time.monotonic()
     for _ in range(REQUESTS // AT_ONCE):
         answers = await asyncio.gather(*(api.get(path) for _ in range(AT_ONCE)))
         assert {answer.status_code for answer in answers} == {200}
     # One a second and for each kind of figure; what the service does by itself is among them.
-    assert await reads(api) - before < REQUESTS / 5
+    assert await reads(api) - before < REQUESTS / 10 + 2 * (time.monotonic() - started)
 
 
 async def test_live_reads_nothing(api: Api) -> None:

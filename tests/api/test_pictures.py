@@ -136,10 +136,11 @@ def drawing(service_with: StartService, model: FakeModel) -> Service:
 
 
 async def test_a_blank_prompt_is_derived_by_the_language_model(
-    drawing: Service, user_of: MakeUser, model: FakeModel
+    service_with: StartService, user_of: MakeUser, model: FakeModel
 ) -> None:
-    somebody = user_of(drawing)
-    conversation = await open_fresh(somebody, drawing, avatar_url="/static/personas/leelaonlove.webp")
+    service = service_with(**model.picture_settings)
+    somebody = user_of(service)
+    conversation = await open_fresh(somebody, service, avatar_url="/static/personas/leelaonlove.webp")
     model.tell(default={"pieces": ["A quiet ", "harbour"]})
     response = await asked_for(somebody, conversation, None)
     assert response.status_code == 201, response.text

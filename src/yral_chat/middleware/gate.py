@@ -19,6 +19,9 @@ MAX_HEADERS: Final = 100
 # So long one request waits for its user's others; it counts as part of the deadline.
 SHARE_SECONDS: Final = 2.0
 
+# Probes and files are no work that somebody's other work should wait for.
+_SHARED: Final = ("/api/", "/v1/")
+
 UserOf = Callable[[Scope, str], str | None]
 
 
@@ -83,6 +86,8 @@ class GateMiddleware:
                 self._shares.free(key)
 
     def _key(self, scope: Scope) -> str | None:
+        if not scope["path"].startswith(_SHARED):
+            return None
         if (caller := scope["state"].get("caller")) is not None:  # who the rate limits found
             return None if isinstance(caller, AppError) else caller.user_id
         for name, value in scope["headers"]:

@@ -261,10 +261,12 @@ class Hub:
 
     # replies
 
-    def open_reply(self, user_message: Message | None, reply_id: str, attempt: int) -> ReplyStream:
-        """The stream of a reply that begins, or begins anew."""
+    def open_reply(
+        self, user_message: Message | None, reply_id: str, attempt: int, *, is_apart: bool = False
+    ) -> ReplyStream:
+        """The stream of a reply that begins, or begins anew. `is_apart`: who listens to the last attempt stays."""
         stream = self._replies.get(reply_id)
-        if stream is None or stream.is_ended:
+        if stream is None or stream.is_ended or is_apart:
             stream = self._replies[reply_id] = ReplyStream(user_message, reply_id, attempt)
         else:
             stream.restart(attempt)

@@ -184,11 +184,14 @@ class TurnEngine:
     # running
 
     def _launch(self, turn: StoredTurn, user_message: Message | None, influencer_id: str, cause: Cause) -> None:
-        if (before := self._running.get(turn.id)) is not None:
-            # Its end is committed, but that is told here only after this: its listeners must not hear this attempt.
+        before = self._running.get(turn.id)
+        # Its end is committed, but of two database threads the later one was heard first. Its listeners, who must not
+        # hear this attempt, get their answer in a moment.
+        is_early = before is not None and before.is_ending
+        if before is not None and not is_early:
             self._leave(before, handed_back(before.stream.user_message))
         self._handed_over.discard(turn.id)  # somebody has received the last attempt, nobody this one
-        stream = self._hub.open_reply(user_message, turn.id, turn.attempt)
+        stream = self._hub.open_reply(user_message, turn.id, turn.attempt, is_apart=is_early)
         running = RunningTurn(turn, influencer_id, stream, cause)
         self._running[turn.id] = running
         self._metrics.turns_in_progress.inc()
