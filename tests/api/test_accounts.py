@@ -425,6 +425,7 @@ async def test_a_restored_backup_is_erased_again_before_anybody_is_served(
     assert len((await export(other))["conversations"]) == 1
 
 
+@pytest.mark.long
 async def test_an_erasure_that_a_crash_cuts_off_goes_on(sqlite_service: Service, somebody: MakeUser) -> None:
     service = sqlite_service.start()
     mine = somebody(service)

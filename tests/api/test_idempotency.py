@@ -17,6 +17,7 @@ from yral_chat.db.tables import messages as message_rows
 
 WINDOW = 120
 GRACE = 10
+AT_ONCE = 15  # fewer than one user's share of places
 
 
 def is_replay(response: httpx2.Response) -> bool:
@@ -287,7 +288,7 @@ async def test_a_repetition_in_the_moment_of_failure_is_in_charge_of_the_next_at
         conversation = await open_fresh(api, service)
         model.reset()
         model.tell(script=[{"status": 400, "first_byte_delay": 0.1}, {"status": 400}], default={"stall_after": 0})
-        sends = []
+        sends: list[asyncio.Task[httpx2.Response]] = []
         while not await asked(model, 3):  # until the next attempt asks the model
             if sum(not send.done() for send in sends) < AT_ONCE:
                 sends.append(asyncio.create_task(api.send(conversation["id"], "Try", client_message_id="k")))

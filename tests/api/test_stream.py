@@ -454,6 +454,7 @@ async def test_resuming_is_no_replay_of_a_message(api: Api, service: Service) ->
 # --- over a restart
 
 
+@pytest.mark.long
 async def test_a_kill_in_mid_stream_begins_a_new_attempt_from_the_start(
     own_service: Service, user_of: MakeUser, model: FakeModel
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_folder_that_may_not_be_written(cli: Cli, used: Path, is_there: bool) 
 
 
 @pytest.mark.postgres
+@pytest.mark.long
 def test_a_postgresql_database_of_a_newer_version(cli: Cli, postgres: PrivatePostgres) -> None:
     url = postgres.create_database()
     with Service(cli.folder, DATABASE_URL=url) as service:
@@ -183,6 +184,7 @@ def test_a_postgresql_database_of_a_newer_version(cli: Cli, postgres: PrivatePos
 
 
 @pytest.mark.postgres
+@pytest.mark.long
 def test_a_postgresql_database_of_another_program(cli: Cli, postgres: PrivatePostgres) -> None:
     url = postgres.create_database()
     with psycopg.connect(url, autocommit=True) as connection:
@@ -194,6 +196,7 @@ def test_a_postgresql_database_of_another_program(cli: Cli, postgres: PrivatePos
 
 
 @pytest.mark.postgres
+@pytest.mark.long
 def test_a_postgresql_server_that_refuses(cli: Cli, postgres: PrivatePostgres) -> None:
     scheme, _, rest = postgres.create_database().partition("://")
     wrong = f"{scheme}://nobody:secret-of-nobody@{rest.partition('@')[2]}"

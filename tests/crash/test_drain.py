@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -72,6 +73,7 @@ async def _is_refused(api: Api, conversation_id: str) -> None:
         assert int(response.headers["retry-after"]) >= 1
 
 
+@pytest.mark.long
 async def test_what_does_not_end_in_time_is_handed_to_the_next_process(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
@@ -110,6 +112,7 @@ async def test_what_does_not_end_in_time_is_handed_to_the_next_process(
     assert (later["content"], later["attempt"]) == ("You said: Hello", 2)
 
 
+@pytest.mark.long
 async def test_who_waits_for_a_picture_is_told_that_it_comes_later(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
@@ -139,6 +142,7 @@ async def _closed(socket: ClientConnection) -> int | None:
             return None if closed.rcvd is None else closed.rcvd.code
 
 
+@pytest.mark.long
 async def test_a_second_ctrl_c_ends_it_at_once(sqlite_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     sqlite_service.settings["SHUTDOWN_GRACE_SECONDS"] = "60"
     sqlite_service.start()

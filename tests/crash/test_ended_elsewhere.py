@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 
+import pytest
 from sqlalchemy import delete, select, update
 
 from tests.client import messages, text_of
@@ -19,6 +20,7 @@ from yral_chat.db.tables import messages as message_rows
 SOON_SECONDS = 10.0
 
 
+@pytest.mark.long
 async def test_a_turn_that_somebody_else_ended_is_no_deleted_conversation(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:

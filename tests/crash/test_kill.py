@@ -49,6 +49,7 @@ async def test_a_message_whose_reply_is_pending(own_service: Service, new_user: 
     assert open_turns(own_service) == 0
 
 
+@pytest.mark.long
 async def test_a_reply_in_the_middle_of_its_text(own_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     own_service.start()
     api = new_user(own_service)
@@ -87,6 +88,7 @@ async def test_a_kill_right_after_the_message_was_accepted(
     assert [message["id"] for message in found[1:]] == [start.data["user_message"]["id"], reply["id"]]
 
 
+@pytest.mark.long
 async def test_waiting_turns_keep_their_order(own_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     own_service.start()
     api = new_user(own_service)
@@ -106,6 +108,7 @@ async def test_waiting_turns_keep_their_order(own_service: Service, new_user: Ma
     assert shown[-5:] == ["One", "You said: One", "Two", "You said: Two", "Three"]
 
 
+@pytest.mark.long
 async def test_a_delivered_text_stays_while_its_replacement_is_killed(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:

@@ -37,6 +37,7 @@ def test_a_second_process_is_refused(own_service: Service) -> None:
     assert httpx2.get(f"{own_service.url}/health/ready").status_code == 200
 
 
+@pytest.mark.long
 def test_of_two_that_start_at_once_one_serves(own_service: Service) -> None:
     """The other one is told; neither finds half-made tables."""
     both = [beside(own_service).start("serve") for _ in range(2)]
@@ -63,6 +64,7 @@ def _first_to_end(processes: "list[subprocess.Popen[str]]") -> "subprocess.Popen
     return found
 
 
+@pytest.mark.long
 async def test_a_program_that_holds_the_lock_delays_and_refuses_but_loses_nothing(
     sqlite_service: Service, new_user: MakeUser
 ) -> None:
@@ -104,6 +106,7 @@ def postgres_service(tmp_path: Path, postgres: PrivatePostgres, model: FakeModel
 
 
 @pytest.mark.postgres
+@pytest.mark.long
 async def test_the_lock_outlives_the_connection_that_held_it(postgres_service: Service, new_user: MakeUser) -> None:
     """A restart of PostgreSQL ends the connection, and with it the lock."""
     api = new_user(postgres_service)
@@ -123,6 +126,7 @@ async def test_the_lock_outlives_the_connection_that_held_it(postgres_service: S
 
 
 @pytest.mark.postgres
+@pytest.mark.long
 async def test_who_has_lost_the_lock_to_somebody_else_writes_nothing_more(
     postgres_service: Service, new_user: MakeUser
 ) -> None:

@@ -17,6 +17,8 @@ from yral_chat.db.tables import influencers
 
 MARK = "zqmark"
 
+pytestmark = pytest.mark.long
+
 
 def events_of(receiver: Recorder) -> list[dict[str, Any]]:
     """https://develop.sentry.dev/sdk/data-model/envelopes/: headers of the envelope, then of an item, then the item."""
@@ -61,7 +63,6 @@ def _frames(value: dict[str, Any]) -> list[dict[str, Any]]:
     return frames
 
 
-@pytest.mark.long
 async def test_a_dead_receiver_changes_nothing(tmp_path: Path, user_of: MakeUser, model: FakeModel) -> None:
     with Recorder(hangs=True) as receiver:
         dsn = receiver.url.replace("http://", "http://the-key@") + "/1"

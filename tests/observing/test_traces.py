@@ -18,6 +18,8 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 MARK = "zqmark"
 
+pytestmark = pytest.mark.long
+
 
 class Spans:
     """What a collector has received."""
@@ -158,7 +160,6 @@ async def test_without_a_client_in_a_trace_a_request_begins_one(
     assert not [span for span in spans.all() if "/health" in span.name or "has_due" in span.name]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", ["nobody", "hangs"])
 async def test_a_dead_collector_neither_slows_nor_breaks_anything(
     tmp_path: Path, user_of: MakeUser, model: FakeModel, kind: str
