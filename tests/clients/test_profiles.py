@@ -36,6 +36,9 @@ async def test_a_profile_may_come_in_pieces(profiles: ProfileServer) -> None:
     ("status", "body", "reason"),
     [
         (404, b"", None),
+        (400, b"", None),
+        (414, b"", None),
+        (422, b"", None),
         (500, b"", "overloaded"),
         (429, b"", "overloaded"),
         (401, b"", "rejected"),

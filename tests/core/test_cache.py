@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yral_chat.core import deadlines
 from yral_chat.core.cache import EncodedBody, LRUCache
 
 Reply = tuple[str | None, int]
@@ -239,6 +240,18 @@ def test_its_bounds_hold_whatever_is_done(steps: list[Step]) -> None:
             assert 0 <= counters.bytes <= 100
 
     asyncio.run(run())
+
+
+async def test_a_load_is_owed_to_all_who_wait_for_it() -> None:
+    """A running turn among them, which must not fail because the request in front of it is out of time."""
+
+    async def load() -> tuple[bool, int]:
+        return deadlines.current() is None, 1
+
+    mark = deadlines.begin(30.0)
+    assert await LRUCache().get("key", load)
+    assert deadlines.current() is not None, "the request's own deadline stays"
+    deadlines.end(mark)
 
 
 def test_a_body_of_1_kib_is_compressed_once_and_a_smaller_one_never() -> None:

@@ -14,6 +14,8 @@ from yral_chat.core.tracing import outgoing_headers
 # People wait for their inbox, and a name is not worth more.
 TIMEOUT_SECONDS = 2.0
 MAX_BYTES = 64 * 1024
+# Said of one id, which anybody may have made up: no reason to ask for nobody else.
+NOBODY = (400, 404, 410, 414, 422)
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -86,7 +88,7 @@ class ProfileClient:
             headers=outgoing_headers(),
             allow_redirects=False,
         ) as response:
-            if response.status == 404:
+            if response.status in NOBODY:
                 return UNKNOWN
             response.raise_for_status()
             return msgspec.json.decode(await _read(response), type=Profile)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from yral_chat.core import deadlines
+
 T = TypeVar("T")
 
 Load = Callable[[], Awaitable[tuple[T, int]]]
@@ -119,7 +121,8 @@ class LRUCache:
 
     async def _fly(self, key: str, flight: _Flight, load: Load[Any], ttl_seconds: float | None) -> Any:
         try:
-            value, size = await load()
+            with deadlines.owed():  # not the one of whoever came first
+                value, size = await load()
             if self._flights.get(key) is flight:
                 self._store(key, value, size, ttl_seconds)
             return value
