@@ -1,5 +1,6 @@
 """What stands below the application: heads, bodies and ends of connections, as strangers may send them."""
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +26,8 @@ SOCKET = {
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder: Path = tmp_path_factory.mktemp("connections")
-    with Service(folder, SLOW_CLIENT_SECONDS="1", CORS_ORIGINS=PAGE, LOG_LEVEL="INFO") as running:
+    settings = {"SLOW_CLIENT_SECONDS": "1", "SEND_TIMEOUT_SECONDS": "0.1", "CORS_ORIGINS": PAGE, "LOG_LEVEL": "INFO"}
+    with Service(folder, **settings) as running:
         yield running
 
 
@@ -113,6 +115,19 @@ async def test_so_has_the_end_of_a_body_that_does_not_come(service: Service) -> 
         assert (answer.status, answer.error["correlation_id"]) == (408, "mine")
         assert answer.headers["access-control-allow-origin"] == PAGE
         assert await wire.ended() == b""
+
+
+@pytest.mark.long
+async def test_the_time_that_a_body_takes_to_come_is_its_clients(service: Service) -> None:
+    """It may take longer than the whole of an answer, and is not refused for that as if we were too slow."""
+    body = b'{"influencer_id": "nobody", "ignored": "' + b"a" * 30_000 + b'"}'
+    length = {"Content_Type": "application/json", "Content_Length": str(len(body))}
+    async with Wire(service.url) as wire:
+        await wire.send(head("POST", "/api/v1/chat/conversations", "u", **length))
+        for start in range(0, len(body), 1000):
+            await wire.send(body[start : start + 1000])
+            await asyncio.sleep(0.1)
+        assert (await wire.answer()).error["message"] == "Influencer not found"
 
 
 async def test_nobody_gets_the_answer_of_a_request_that_came_later(service: Service) -> None:

@@ -52,6 +52,12 @@ def extend(seconds: float) -> None:
         _deadline.set(Deadline(time.monotonic() + seconds + ANSWER_SECONDS, seconds, deadline.has_stored))
 
 
+def wait_for_client(seconds: float) -> None:
+    """So long the request was waited for, which is nobody's time but its client's."""
+    if (deadline := _deadline.get()) is not None:
+        _deadline.set(deadline._replace(at=deadline.at + seconds))
+
+
 def restart() -> None:
     """For a request whose body has only now arrived: its time begins anew."""
     if (deadline := _deadline.get()) is not None:

@@ -1,5 +1,6 @@
 """What every request gets before it is worked on: bounds for its head, a deadline, and a place among its user's own."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -47,7 +48,7 @@ class GateMiddleware:
         mark = deadlines.begin(self._seconds)
         try:
             if scope["type"] == "http":
-                await self._http(scope, receive, send)
+                await self._http(scope, _timed(receive), send)
             else:
                 await self._app(scope, receive, send)
         finally:
@@ -95,6 +96,17 @@ class GateMiddleware:
                 header: str = value.decode("latin-1")
                 return self._user_of(scope, header) or header
         return None
+
+
+def _timed(receive: Receive) -> Receive:
+    async def timed_receive() -> Message:
+        began = time.monotonic()
+        message = await receive()
+        if message["type"] == "http.request":
+            deadlines.wait_for_client(time.monotonic() - began)
+        return message
+
+    return timed_receive
 
 
 def head_error(address_bytes: int, headers: Sequence[tuple[bytes, bytes]]) -> AppError | None:
