@@ -62,6 +62,7 @@ def stop(message: str) -> NoReturn:
 def serve(host: HostOption = None, port: PortOption = None) -> None:
     """Serve the API and the chat page. Ctrl-C lets running replies end, then stops."""
     gc.disable()  # a thousand modules make no garbage worth the fifth of the start that looking for it takes
+    from yral_chat.core.crashes import catch_the_rest
     from yral_chat.core.logging import configure_logging
     from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
     from yral_chat.serving import bind, serve
@@ -70,6 +71,7 @@ def serve(host: HostOption = None, port: PortOption = None) -> None:
     configure_logging(
         settings.log_level, settings.resolved_log_format, with_error_texts=settings.environment == "development"
     )
+    catch_the_rest()
     try:
         listener, settings = bind(settings)
     except OSError as error:

@@ -1,7 +1,10 @@
 """Lines say what happened and never more."""
 
+import asyncio
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,11 +153,27 @@ def test_the_server_finds_no_handler_for_its_own_access_log(lines: Lines) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["sqlalchemy.engine.Engine", "websockets.server", "uvicorn.error", "aiohttp.client", "asyncio"]
+    "name",
+    [
+        "sqlalchemy.engine.Engine",
+        "websockets.server",
+        "uvicorn.error",
+        "aiohttp.client",
+        "asyncio",
+        "PIL.TiffImagePlugin",
+        "psycopg",
+        "opentelemetry.exporter",
+    ],
 )
 def test_chatty_libraries_stay_quiet_even_at_the_lowest_level(lines: Lines, name: str) -> None:
     configure_logging("TRACE", "json", write=lines)
     logging.getLogger(name).debug("INSERT INTO messages VALUES ('a secret thought')")
+    assert lines.written == []
+
+
+def test_what_postgresql_says_of_rows_is_not_repeated(lines: Lines) -> None:
+    configure_logging("TRACE", "json", write=lines)
+    logging.getLogger("psycopg").warning("error ignored in rollback on %s: %s", "connection", "Key (name)=(Ada) exists")
     assert lines.written == []
 
 
@@ -243,3 +262,53 @@ def test_what_the_event_loop_says_of_a_lost_task_is_one_line(lines: Lines) -> No
         "Task exception was never retrieved\nfuture: <Task exception=KeyError('secret')>"
     )
     assert [line["event"] for line in lines.json()] == ["Task exception was never retrieved"]
+
+
+def test_what_the_event_loop_says_of_a_failed_callback_has_no_arguments(lines: Lines) -> None:
+    configure_logging("INFO", "json", write=lines)
+
+    def failing(_: str) -> None:
+        raise ValueError
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(failing, "my secret")
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    [line] = lines.json()
+    assert line["event"].startswith("Exception in callback ")
+    assert "failing" in line["event"]
+    assert "my secret" not in lines.text()
+
+
+UNCAUGHT = """
+import sys, threading
+from yral_chat.core import crashes
+from yral_chat.core.logging import configure_logging
+
+
+class Odd:
+    def __del__(self):
+        fail()
+
+
+def fail():
+    int("my secret")
+
+
+configure_logging("INFO", "json")
+crashes.catch_the_rest()
+threading.Thread(target=fail, name="a-thread").start()
+Odd()
+fail()
+"""
+
+
+def test_what_nobody_catches_is_a_line_without_its_text() -> None:
+    """Python itself would print it: in a thread, in a destructor, at the end of the process."""
+    done = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    found = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["event"] for line in found} == {"thread.crashed", "object.crashed", "process.crashed"}
+    assert all("ValueError" in line["exception"] and line["level"] == "ERROR" for line in found)
+    assert "secret'" not in done.stderr

@@ -43,14 +43,19 @@ _LIBRARY_LEVELS: Final = {
     "aiohttp": logging.INFO,
     "asyncio": logging.INFO,
     "alembic": logging.WARNING,
+    "psycopg": logging.ERROR,  # it repeats what PostgreSQL says, which quotes rows
     "python_multipart": logging.CRITICAL,  # it warns of every file above 256 KiB, and of what clients do wrong
     "uvicorn": logging.WARNING,
     "urllib3": logging.WARNING,  # what the extras send with
+    "opentelemetry": logging.WARNING,
+    "PIL": logging.INFO,  # it tells what a picture says of its maker
 }
 _LOGURU_LEVELS: Final = frozenset({"TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
 
 # uvicorn logs the whole request target of a WebSocket, HTTP clients log URLs; a token may stand in the query.
 _QUERY: Final = re.compile(r"\?[^\s\"']+")
+
+_ARGUMENTS: Final = re.compile(r"\(.*\)")
 
 _COLOURS: Final = {
     "TRACE": "\x1b[34m",
@@ -221,8 +226,8 @@ class _StdlibHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = _QUERY.sub("?[redacted]", record.getMessage())
         if record.name == "asyncio" and not _with_error_texts:
-            # Behind its first line it shows tasks, their results and the texts of exceptions.
-            message = message.partition("\n")[0]
+            # Behind its first line it shows tasks, their results and the texts of exceptions; in it, arguments.
+            message = _ARGUMENTS.sub("(…)", message.partition("\n")[0])
         level = record.levelname if record.levelname in _LOGURU_LEVELS else record.levelno
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
         # No arguments follow the message, so its braces are safe from formatting.
