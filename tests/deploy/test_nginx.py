@@ -147,6 +147,13 @@ async def test_an_id_is_made_for_a_request_without_one_and_is_logged(
     assert {line["status"] for line in lines} == {200}
 
 
+async def test_a_person_is_not_logged_however_the_address_is_written(nginx: PrivateNginx, upstream: Upstream) -> None:
+    for path in ("/%61pi/v1/chat/ws/inbox/somebody", "//media/somebody/b.png", "/x/../media/somebody/b.png"):
+        await curled(nginx, "--path-as-is", nginx.url + path)
+    assert len(nginx.access_log.splitlines()) == len(upstream.seen) == 3
+    assert "somebody" not in nginx.access_log
+
+
 async def test_no_log_of_a_service_that_is_down_tells_a_token(lonely: PrivateNginx, visit: Visit) -> None:
     """nginx puts whole request lines into its error log."""
     for path in ("/api/v1/chat/ws/inbox/somebody?token=secret", "/media/a/b.png?sig=secret"):

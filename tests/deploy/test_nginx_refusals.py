@@ -1,6 +1,7 @@
 """What nginx refuses by itself has the one envelope and the headers of every answer (contract 1.3 and 2)."""
 
 import asyncio
+import json
 import re
 import shutil
 import ssl
@@ -14,6 +15,7 @@ import pytest
 from tests.deploy.conftest import Visit
 from tests.deploy.proxy import ORIGIN, PrivateNginx
 from tests.deploy.upstream import Upstream
+from tests.files import UPLOAD
 from tests.programs import require
 from tests.waiting import there, until
 from yral_chat.middleware.headers import SafeHeaders
@@ -79,6 +81,8 @@ async def test_a_service_that_is_down_is_unavailable(lonely: PrivateNginx, visit
     assert response.headers["strict-transport-security"] == "max-age=31536000"
     assert "access-control-allow-origin" not in response.headers
     assert "secret" not in lonely.access_log
+    (line,) = map(json.loads, lonely.access_log.splitlines())
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/api/v2/chat/conversations", 503)
 
 
 @pytest.mark.parametrize(("given", "is_kept"), [("req-1.A_b", True), ("x" * 129, False), ("no spaces", False)])
@@ -119,6 +123,31 @@ async def test_a_body_up_to_the_limit_of_its_route_passes_and_one_byte_more_is_r
     too_large = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path.encode(), limit + 1)
     assert refused(await raw(nginx, too_large), 413, "payload_too_large") == {"limit": limit, "unit": "bytes"}
     assert upstream.seen == [], "the service has not heard of it"
+
+
+@pytest.mark.parametrize(("path", "limit"), [("/api/v1/chat/conversations", MEGABYTE), (UPLOAD, UPLOAD_BYTES)])
+async def test_too_large_a_body_over_http_2_is_refused_in_the_same_way(
+    nginx: PrivateNginx, upstream: Upstream, path: str, limit: int
+) -> None:
+    response = await over_http_2(nginx, path, bytes(limit + 1))
+    assert refused(response, 413, "payload_too_large") == {"limit": limit, "unit": "bytes"}
+    assert upstream.seen == []
+
+
+async def over_http_2(nginx: PrivateNginx, path: str, body: bytes) -> httpx2.Response:
+    curl = await asyncio.create_subprocess_exec(
+        *(require("curl", shutil.which("curl")), "--silent", "--http2", "--include", "--data-binary", "@-"),
+        *("--cacert", str(nginx.certificate.file), nginx.url + path),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await curl.communicate(body)
+    head, _, content = output.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    protocol, status = first.split()
+    assert protocol == "HTTP/2"
+    headers = {name: value for name, _, value in (line.partition(": ") for line in lines)}
+    return httpx2.Response(int(status), headers=headers, content=content)
 
 
 async def test_a_body_of_unannounced_length_is_counted(nginx: PrivateNginx, upstream: Upstream, visit: Visit) -> None:
