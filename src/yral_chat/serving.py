@@ -152,9 +152,14 @@ def find_server(settings: Settings) -> str:
         return f"http://{reachable_host(settings.host)}:{settings.port}"
 
 
-async def serve(settings: Settings, listener: socket.socket, on_ready: Callable[[Resources], None]) -> None:
+async def serve(
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[Resources], None],
+    build: Callable[[Settings], Resources] = Resources,
+) -> None:
     """Serves until a signal. Raises what `Resources.open` raises, before anything is heard."""
-    resources = Resources(settings)
+    resources = build(settings)
     await resources.open()
     with _address_told(settings):
         await DrainingServer(_config(settings, resources), resources, lambda: on_ready(resources)).serve([listener])
