@@ -28,7 +28,9 @@ class Doom:
     def __init__(self, service: Service, moment: Moment) -> None:
         self.service = service
         service.command = [sys.executable, "-m", "tests.crash.dying"]
-        service.settings |= {"PYTHONPATH": str(ROOT), "DIE_WHEN": moment}
+        # A quota, so that something is held back for each reply that could be left so.
+        quota = {"QUOTA_TOKENS_PER_USER_DAY": "100000000"}
+        service.settings |= {"PYTHONPATH": str(ROOT), "DIE_WHEN": moment, **quota}
 
     def start(self, at: int) -> None:
         """Whatever the last one left behind is taken up by this one."""

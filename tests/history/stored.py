@@ -23,6 +23,8 @@ class Stored:
         self.turns = _all(service, tables.turns)
         self.jobs = _all(service, tables.jobs)
         self.usage = _all(service, tables.usage_events)
+        self.usage_days = _all(service, tables.usage_days)
+        self.open_usage = _all(service, tables.open_usage)
         self.memories = _all(service, tables.memories)
         self.deltas = _all(service, tables.counter_deltas)
         self.counters = {row.name: row.value for row in _all(service, tables.counters)}
