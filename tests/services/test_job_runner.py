@@ -294,6 +294,18 @@ async def test_what_waits_does_not_wait_longer_when_the_clock_is_set_back(
     assert work.done == ["due"]
 
 
+async def test_what_is_too_old_does_not_hold_up_what_is_new(database: Database, work: Work, moved: list[int]) -> None:
+    """After a long outage of a receiver there may be very many of them."""
+    runner = JobRunner(database)
+    await database.write(add, *map(str, range(160)))
+    moved.append(3600)
+    await database.write(add, "new")
+    runner.start({"work": Kind(work.handle, group=1, at_once=8, max_age_seconds=60)}, [])
+    await until(there(lambda: work.done == ["new"]), what="the new one")
+    await runner.close()
+    assert await database.read(lambda uow: uow.jobs.count_dead()) == 160
+
+
 class Listener:
     """Notes for whom it works."""
 

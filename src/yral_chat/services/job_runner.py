@@ -23,7 +23,7 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.core.trace_context import TraceContext
 from yral_chat.core.tracebacks import safe_text
 from yral_chat.core.tracing import Cause
-from yral_chat.db.database import Database
+from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
 
 Handler = Callable[[list[Job]], Awaitable[None]]
@@ -126,25 +126,33 @@ class JobRunner:
         running = {job.id for _, group in self._running.values() for job in group}
         jobs = [job for job in leased if job.id not in running]
         groups: dict[str, list[Job]] = {}
+        old = [job for job in jobs if self._is_too_old(job)]
         for job in jobs:
-            if self._is_too_old(job):
-                await self._bury(job)
-            else:
+            if job not in old:
                 groups.setdefault(job.name, []).append(job)
         for name, found in groups.items():
             size = self._kinds[name].group
             for start in range(0, len(found), size):
                 self._begin(name, found[start : start + size])
+        if old:
+            await self._bury(old)
+            self.wake()  # their places are free
         return len(jobs)
 
     def _is_too_old(self, job: Job) -> bool:
         most = self._kinds[job.name].max_age_seconds
         return most is not None and now() - job.created_at > most * SECOND
 
-    async def _bury(self, job: Job) -> None:
-        logger.warning("job.too_old", job=job.name, job_id=job.id)
-        self._count_failure(job.name)
-        await self._database.write(lambda uow: uow.jobs.retry(job.id, run_at=now(), error="too old", is_dead=True))
+    async def _bury(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            logger.warning("job.too_old", job=job.name, job_id=job.id)
+            self._count_failure(job.name)
+
+        def unit(uow: UnitOfWork) -> None:
+            for job in jobs:
+                uow.jobs.retry(job.id, run_at=now(), error="too old", is_dead=True)
+
+        await self._database.write(unit)
 
     def _places(self, name: str) -> int:
         return self._kinds[name].at_once - sum(other == name for other, _ in self._running.values())
