@@ -64,6 +64,7 @@ MOST_LOG_BYTES = 16 * MEBIBYTE
 
 def _sum(page: str, name: str) -> float:
     found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", page, re.MULTILINE)
+    assert found, f"there is no series {name}"
     return sum(map(float, found))
 
 
@@ -99,10 +100,10 @@ class Person:
         return f"number {self.rng.random()}"
 
     async def send(self) -> None:
-        await self.api.send(self.id, self.text)
+        assert (await self.api.send(self.id, self.text)).status_code == 200
 
     async def stream(self) -> None:
-        await self.api.stream(self.id, self.text)
+        assert (await self.api.stream(self.id, self.text))[-1].event == "done"
 
     async def leave_a_stream(self) -> None:
         body = {"message_type": "text", "content": self.text}
@@ -118,7 +119,7 @@ class Person:
 
     async def send_a_picture(self) -> None:
         key = (await uploaded(self.api, "image"))["storage_key"]
-        await self.api.send(self.id, "", message_type="image", media_urls=[key])
+        assert (await self.api.send(self.id, "", message_type="image", media_urls=[key])).status_code == 200
 
     async def connect(self) -> None:
         url = f"{self.service.url.replace('http', 'ws')}/api/v1/chat/ws/inbox/{self.api.user_id}"
