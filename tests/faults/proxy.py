@@ -126,11 +126,11 @@ class FaultProxy:
 
     async def _break_all(self) -> None:
         await asyncio.sleep(0)  # who was just accepted is known after this
-        for connection in list(self._connections):
+        broken = list(self._connections)  # whoever comes meanwhile is somebody new
+        for connection in broken:
             connection.end(is_reset=True)
             connection.task.cancel()
-        while self._connections:
-            await asyncio.wait([connection.task for connection in self._connections])
+        await asyncio.gather(*(connection.task for connection in broken), return_exceptions=True)
         for _ in range(5):  # what was aborted is closed some rounds later
             await asyncio.sleep(0)
 

@@ -178,8 +178,19 @@ async def test_a_database_that_is_away_is_told_within_bounds_and_found_again(
     await once(person, conversation["id"], WORDS, "key 0")
 
 
+SYNC = b"S\x00\x00\x00\x04"  # the end of a question
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("silence", "client", at=b"SELECT 1\x00", times=1),
+        Fault("silence", "client", at=SYNC, passes=True, since=b"pg_try_advisory_lock", times=1),
+    ],
+    ids=["while it holds it", "before it hears that it has got it"],
+)
 async def test_the_lock_is_taken_from_our_own_last_session_when_the_server_has_not_noticed_its_end(
-    person: Api, storing: Service, way: FaultProxy
+    person: Api, storing: Service, way: FaultProxy, fault: Fault
 ) -> None:
     """Else we would think that another process serves, and stop working for good."""
     conversation = await person.open()
@@ -193,11 +204,14 @@ async def test_the_lock_is_taken_from_our_own_last_session_when_the_server_has_n
             found = [pid for (pid,) in other.execute(holders).fetchall()]
             return found[0] if len(found) == 1 and found[0] != than else None
 
-        way.fault = Fault("silence", "client", at=b"SELECT 1\x00", times=1)  # "are you there?"
+        way.fault = fault
+        if fault.since is not None:
+            way.break_all()
         await until(there(lambda: way.struck == 1), what="the question", seconds=30)
-        before = await another_holder()
+        before = await until(another_holder, what="a session that is cut off and has it")
         assert before is not None
         await until(partial(another_holder, before), what="the lock in a new session", seconds=30)
+    await is_well(person)
     await once(person, conversation["id"], WORDS, "key")
 
 

@@ -31,7 +31,7 @@ from yral_chat.db.database import (
 )
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.messages import MediaUrl
-from yral_chat.db.serve_lock import ServeLock
+from yral_chat.db.serve_lock import ServeLock, session_name
 from yral_chat.db.sessions import Session
 from yral_chat.db.waiting import MAX_WAITING, SILENCE_SECONDS, Line, begin
 
@@ -60,8 +60,9 @@ def driver_url(url: str) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
-def create_postgres_engine(url: str, pool_size: int = 1) -> Engine:
-    """An engine with at most `pool_size` connections. Raises DatabaseUnusable without the extra."""
+def create_postgres_engine(url: str, pool_size: int = 1, name: str = "yral-chat") -> Engine:
+    """An engine with at most `pool_size` connections, by which the server knows us as `name`. Raises DatabaseUnusable
+    without the extra."""
     try:
         return create_engine(
             driver_url(url),
@@ -69,7 +70,7 @@ def create_postgres_engine(url: str, pool_size: int = 1) -> Engine:
             pool_size=pool_size,
             max_overflow=0,
             hide_parameters=True,  # as for SQLite
-            connect_args={"connect_timeout": 5, "application_name": "yral-chat"},
+            connect_args={"connect_timeout": 5, "application_name": name},
         )
     except ModuleNotFoundError as error:
         raise DatabaseUnusable("PostgreSQL needs the extra: pip install 'yral-chat[postgres]'") from error
@@ -154,7 +155,8 @@ class PostgresDatabase:
         self._threads: list[threading.Thread] = []
         self._silence_seconds = silence_seconds
         self._engine = create_postgres_engine(url, pool_size)
-        self._lock = ServeLock(partial(connect_postgres, create_postgres_engine(url), url))
+        lock_name = session_name()
+        self._lock = ServeLock(partial(connect_postgres, create_postgres_engine(url, name=lock_name), url), lock_name)
         self._sessions = [self._lock.session, *(Session() for _ in range(pool_size))]
         self._watching: asyncio.TimerHandle | None = None
         self._busy = 0

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from typing import Literal
 
 from loguru import logger
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from yral_chat.core.ids import new_id
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
 from yral_chat.db.sessions import Session
 
@@ -17,24 +17,29 @@ SERVE_LOCK = 0x7972616C63686174
 # The lock goes with its connection, which a restart of the server ends: so often is looked whether it is still there.
 LOCK_SECONDS = 2.0
 
-_TAKE = text(
-    "SELECT pg_try_advisory_lock(:key) AS is_taken, pid, backend_start"
-    " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-)
+# The sessions of one process have a name of their own, by which it finds those that it has lost: also one that got the
+# lock and whose answer was lost.
+_TAKE = text("SELECT pg_try_advisory_lock(:key)")
 _END_OWN = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_locks USING (pid)"
-    " WHERE pid = :pid AND backend_start = :started AND locktype = 'advisory' AND granted"
+    " WHERE application_name = :name AND pid <> pg_backend_pid() AND locktype = 'advisory' AND granted"
 )
+
+
+def session_name() -> str:
+    """The `application_name` for all sessions of one ServeLock, and of no other."""
+    return f"yral-chat serve {new_id()}"
 
 
 class ServeLock:
-    """`take` before anything else, `keep` while serving. `connect` raises DatabaseUnusable."""
+    """`take` before anything else, `keep` while serving. `connect` makes sessions of this `name`, and raises
+    DatabaseUnusable."""
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
+    def __init__(self, connect: Callable[[], Connection], name: str) -> None:
         self.session = Session()
         self.is_displaced = False  # another process has the lock now
         self._connect = connect
-        self._mine: tuple[int, datetime] | None = None  # the server's process behind the last session that had it
+        self._name = name
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -73,15 +78,13 @@ class ServeLock:
                 logger.warning("postgres.lock_taken_again")
 
     def _try(self) -> Literal["taken", "mine", "others"]:
-        """`mine`: our own last session had it, whose end the server has not noticed yet, and is being ended."""
+        """`mine`: a session of our own has it, whose end the server has not noticed yet, and is being ended."""
         connection = self.session.use(self._connect().execution_options(isolation_level="AUTOCOMMIT"))
         self.session.begin()
         try:
-            row = connection.execute(_TAKE, {"key": SERVE_LOCK}).one()
-            if row.is_taken:
-                self._mine = (row.pid, row.backend_start)
+            if connection.execute(_TAKE, {"key": SERVE_LOCK}).scalar():
                 return "taken"
-            is_mine = self._end_own(connection)
+            is_mine = connection.execute(_END_OWN, {"name": self._name}).first() is not None
         except DBAPIError as error:
             self._drop()
             raise DatabaseUnusable("PostgreSQL does not answer. Look at its log.") from error
@@ -89,12 +92,6 @@ class ServeLock:
             self.session.end()
         self._drop()
         return "mine" if is_mine else "others"
-
-    def _end_own(self, connection: Connection) -> bool:
-        if self._mine is None:
-            return False
-        pid, started = self._mine
-        return connection.execute(_END_OWN, {"pid": pid, "started": started}).first() is not None
 
     def _is_alive(self) -> bool:
         if self.session.connection is None:
