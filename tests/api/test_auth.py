@@ -262,7 +262,7 @@ async def test_production_guards_its_figures(
     assert (await ask(service, document, "bearer metrics-secret", path)).status_code == 200
     async with httpx2.AsyncClient(base_url=service.url, verify=PLAIN) as client:
         assert (await client.get(path, headers={"X-Admin-Key": "admin-secret"})).status_code == 200
-        for wrong in (b"", b"wrong", b"admin-secret2", "é".encode()):
+        for wrong in (b"", b"wrong", b"admin", b"admin-secre", b"admin-secret2", "é".encode()):
             error = refused(await client.get(path, headers={b"X-Admin-Key": wrong}), 401, "unauthorized")
             assert error["message"] == "Invalid admin key"
 

@@ -69,6 +69,18 @@ async def test_an_image_without_words_is_a_message(api: Api, service: Service) -
     assert page["last_message"]["role"] == "assistant"
 
 
+@pytest.mark.parametrize("body", [{"media_urls": ["PICTURE"]}, {"audio_url": "PICTURE"}], ids=["image", "audio"])
+async def test_a_picture_in_the_request_itself_is_none(api: Api, service: Service, body: Json) -> None:
+    """What is stored of files are references; a row never holds the file."""
+    conversation = await open_fresh(api, service)
+    encoded = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    given = {name: [encoded] if name == "media_urls" else encoded for name in body}
+    type_ = "image" if "media_urls" in body else "audio"
+    response = await api.post(messages(conversation["id"]), {"message_type": type_, "content": "", **given})
+    assert response.status_code in (403, 422), response.text
+    assert len(await api.history(conversation["id"], include="unfinished")) == 1
+
+
 async def test_images_of_the_newest_three_messages_are_shown(api: Api, service: Service, model: FakeModel) -> None:
     conversation = await open_fresh(api, service)
     for number in range(4):

@@ -216,7 +216,8 @@ async def test_an_id_wins_over_a_name(operator: Api, watched: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"X-Admin-Key": "wrong"}, {"X-Admin-Key": ""}, {"X-Admin-Key": "ключ".encode()}]
+    "headers",
+    [{}, {"X-Admin-Key": KEY[:-1]}, {"X-Admin-Key": "wrong"}, {"X-Admin-Key": ""}, {"X-Admin-Key": "ключ".encode()}],
 )
 async def test_nobody_else_bans(watched: Service, api: Api, user_of: MakeUser, headers: dict[str, Any]) -> None:
     bot = add_influencer(watched)

@@ -349,6 +349,21 @@ async def send_in_turn(api: Api, conversation_id: str, number: int, model: FakeM
     assert reply["content"] == f"You said: Question {number}"
 
 
+async def test_each_prompt_begins_with_the_one_before_it_byte_for_byte(
+    api: Api, service: Service, model: FakeModel
+) -> None:
+    """So that the vendor's cache of prefixes serves all but the last exchange."""
+    conversation = await open_fresh(api, service, system_instructions="You adore riddles.")
+    for number in range(4):
+        await api.said(conversation["id"], f"No. {number}")
+    bodies = [request["body"] for request in model.requests()]
+    assert len(bodies) == 4
+    for one, other in pairwise(bodies):
+        assert one["systemInstruction"] == other["systemInstruction"]
+        assert other["contents"][: len(one["contents"])] == one["contents"]
+        assert len(other["contents"]) == len(one["contents"]) + 2
+
+
 async def test_turns_of_one_conversation_run_one_after_another(api: Api, service: Service, model: FakeModel) -> None:
     conversation = await open_fresh(api, service)
     model.tell(default={"echo": True, "first_byte_delay": 0.05})
