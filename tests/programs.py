@@ -233,7 +233,7 @@ class PrivatePostgres:
             "listen_addresses": "127.0.0.1",
             "port": self._port,
             "unix_socket_directories": "",
-            "max_connections": 200,
+            "max_connections": 600,
             "shared_buffers": "32MB",
             "fsync": "off",
             "full_page_writes": "off",

@@ -327,6 +327,7 @@ def test_a_chat_by_itself_leaves_nothing_open(alone: Cli) -> None:
         assert terminal.wait() == 0
     assert sorted(path.name for path in alone.data.iterdir()) == [
         "dev-secret",
+        "log-key",
         "media-signing-key",
         "yral_chat.db",
         "yral_chat.db.lock",
