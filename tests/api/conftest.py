@@ -69,12 +69,13 @@ async def user_of(document: Document) -> AsyncIterator[MakeUser]:
         yield make
 
 
-# What these test is the wire, or a vendor: the kind of database makes no difference that the others would not find, so
-# that `make test` runs them on SQLite, and `make test-long` on PostgreSQL.
+# `make test` runs these on SQLite, and `make test-long` on PostgreSQL. What most of them test is the wire, or a vendor;
+# what differs between the databases (locks, conflicts, what two do at once) is in the modules that are not named.
 OF_THE_WIRE = frozenset(
     {
-        "test_access", "test_auth", "test_bad_input", "test_bombs", "test_cards", "test_circuits", "test_creation",
-        "test_headers", "test_health", "test_inbox_socket", "test_influencers", "test_media_files",
+        "test_access", "test_auth", "test_bad_input", "test_bombs", "test_cards", "test_circuits", "test_conversations",
+        "test_creation",
+        "test_headers", "test_health", "test_history", "test_human_chat", "test_inbox_socket", "test_influencers", "test_media_files",
         "test_media_messages", "test_media_upload", "test_memories", "test_metrics", "test_moderation",
         "test_openai_api", "test_openapi", "test_pictures", "test_profiles", "test_push", "test_revisions",
         "test_service_routes",
