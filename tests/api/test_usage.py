@@ -117,10 +117,11 @@ def measured(service_with: StartService) -> Service:
 
 
 def state_of(service: Service, conversation: Json) -> list[Any]:
-    """Everything that a message changes."""
+    """Everything that a message changes. That an answer was received is noted a moment behind it."""
     mine = message_rows.c.conversation_id == conversation["id"]
+    columns = [column for column in message_rows.c if column.name != "is_handed_over"]
     return [
-        fetch(service, select(message_rows).where(mine)),
+        fetch(service, select(*columns).where(mine)),
         fetch(service, select(conversations).where(conversations.c.id == conversation["id"])),
     ]
 
