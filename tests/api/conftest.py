@@ -73,11 +73,11 @@ async def user_of(document: Document) -> AsyncIterator[MakeUser]:
 # what differs between the databases (locks, conflicts, what two do at once) is in the modules that are not named.
 OF_THE_WIRE = frozenset(
     {
-        "test_access", "test_auth", "test_bad_input", "test_bombs", "test_cards", "test_circuits", "test_conversations",
-        "test_creation", "test_headers", "test_health", "test_history", "test_human_chat", "test_inbox_socket",
-        "test_influencers", "test_media_files", "test_media_messages", "test_media_upload", "test_memories", "test_metrics", "test_moderation",
-        "test_openai_api", "test_openapi", "test_pictures", "test_profiles", "test_push", "test_revisions",
-        "test_service_routes",
+        "test_access", "test_accounts", "test_auth", "test_bad_input", "test_bombs", "test_cards", "test_circuits",
+        "test_conversations", "test_creation", "test_headers", "test_health", "test_history", "test_human_chat",
+        "test_inbox_socket", "test_influencers", "test_media_files", "test_media_messages", "test_media_upload",
+        "test_memories", "test_metrics", "test_moderation", "test_openai_api", "test_openapi", "test_pictures",
+        "test_profiles", "test_push", "test_revisions", "test_service_routes", "test_usage",
     }
 )  # fmt: skip
 

@@ -30,7 +30,9 @@ async def reads(api: Api) -> int:
     return int(float(found[1]))
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/ready", "/status", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/ready", "/status", pytest.param("/metrics", marks=pytest.mark.long)]
+)
 async def test_two_hundred_requests_are_a_few_reads(api: Api, path: str) -> None:
     before, started = await reads(api), time.monotonic()
     for _ in range(REQUESTS // AT_ONCE):

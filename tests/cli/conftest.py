@@ -29,3 +29,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, model_process: FakeModel) -
 def guest(server: Service, model: FakeModel, tmp_path: Path) -> Cli:
     """The command line of somebody for whom that server is the configured address; the model is healthy."""
     return Cli(tmp_path / "guest", PORT=server.settings["PORT"], DATA_DIR=str(server.folder / "data"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Commands on PostgreSQL in the long run: they are the same but for the address."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if item.nodeid.startswith("tests/cli/") and callspec and callspec.params.get("dialect") == "postgresql":
+            item.add_marker(pytest.mark.long)

@@ -91,7 +91,14 @@ def with_a_log(path: Path) -> None:
     assert (path.parent / f"{path.name}-wal").stat().st_size > 0
 
 
-STATES = pytest.mark.parametrize("state", [in_rollback_mode, in_wal_mode, with_a_log])
+STATES = pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param(in_rollback_mode, marks=pytest.mark.long),
+        in_wal_mode,
+        pytest.param(with_a_log, marks=pytest.mark.long),
+    ],
+)
 
 
 @STATES
@@ -115,8 +122,12 @@ def test_a_database_of_another_program(cli: Cli, state: Callable[[Path], None]) 
 
 @pytest.mark.parametrize(
     "content",
-    [b"Dear diary, " * 400, b"\x00" * 4096, HEADER[:10], HEADER + b"but nothing else " * 300],
-    ids=["text", "zeros", "half a header", "only a header"],
+    [
+        pytest.param(b"Dear diary, " * 400, id="text"),
+        pytest.param(b"\x00" * 4096, id="zeros", marks=pytest.mark.long),
+        pytest.param(HEADER[:10], id="half a header", marks=pytest.mark.long),
+        pytest.param(HEADER + b"but nothing else " * 300, id="only a header"),
+    ],
 )
 def test_a_file_that_is_no_database(cli: Cli, content: bytes) -> None:
     (cli.data / "yral_chat.db").write_bytes(content)

@@ -134,6 +134,7 @@ def _texts(model: FakeModel) -> list[Any]:
     return [request["body"]["contents"][-1]["parts"][-1]["text"] for request in model.requests()]
 
 
+@pytest.mark.long
 async def test_a_kill_on_a_full_disk_loses_nothing(
     service: ServiceOnDisk, disk: SmallDisk, api: Api, model: FakeModel
 ) -> None:
