@@ -153,9 +153,10 @@ class Person:
         self.record.answers[f"{answer.status} {answer.error}".strip()] += 1
         self.record.require(answer.status != 500, "an internal error", request=what, answer=answer.body)
 
-    def patience(self) -> "asyncio.Timeout":
+    def patience(self, is_patient: bool = False) -> "asyncio.Timeout":
         """Now and then somebody leaves in the middle."""
-        return asyncio.timeout(self.rng.expovariate(4) if self.rng.random() < 0.25 else REQUEST_SECONDS)
+        is_leaving = not is_patient and self.rng.random() < 0.25
+        return asyncio.timeout(self.rng.expovariate(4) if is_leaving else REQUEST_SECONDS)
 
     # conversations
 
@@ -263,19 +264,24 @@ class Person:
         async with self._quiet_turn:
             conversation = self.conversations.get(self.quiet) or await self._open(self.quiet)
             sent = self._new(conversation, None)
-            for _ in range(self.rng.randint(1, 4)):
+            tries = self.rng.randint(1, 4)
+            for number in range(tries + 5):
                 await self.server.up.wait()
                 try:
-                    await self.rng.choice((self._send, self._stream))(sent)
+                    # The last waits for its answer: what was cut may still wait for the database, and would come
+                    # lawfully as a new message behind the next words of this person.
+                    await self.rng.choice((self._send, self._stream))(sent, is_patient=number >= tries - 1)
                 except CUT:
                     continue
+                if number >= tries - 1:
+                    return
 
-    async def _send(self, sent: Sent) -> None:
+    async def _send(self, sent: Sent, is_patient: bool = False) -> None:
         begun = self.record.tick()
         path = f"{CONVERSATIONS}/{sent.conversation_id}/messages"
         is_answered = False
         try:
-            async with self.patience():
+            async with self.patience(is_patient):
                 answer = await self.request("POST", path, self._body(sent))
             is_answered = True
         finally:
@@ -327,13 +333,13 @@ class Person:
     async def stream(self) -> None:
         await self._stream(self._keyed(await self.conversation()))
 
-    async def _stream(self, sent: Sent) -> None:
+    async def _stream(self, sent: Sent, is_patient: bool = False) -> None:
         path = f"{CONVERSATIONS}/{sent.conversation_id}/messages/stream"
         begun = self.record.tick()
         reading = Reading(self.record)
         is_answered = False
         try:
-            async with self.patience():
+            async with self.patience(is_patient):
                 async with self._post_stream(path, self._body(sent)) as response:
                     if response.status != 200:
                         answer = Answer(response.status, response.headers, orjson.loads(await response.read()))
