@@ -40,6 +40,10 @@ from tests.fakes.schemas import wants_schema
 __all__ = ["CACHED_TOKENS", "PROMPT_TOKENS", "Behaviour", "FakeModelServer", "Received", "Wire", "echo_text"]
 
 
+# What a busy machine needs to read what has arrived.
+READING_SECONDS = 0.2
+
+
 class FakeModelServer:
     """The vendor. `key` is the only accepted one; None accepts any, "" also none at all."""
 
@@ -313,6 +317,8 @@ class FakeModelServer:
             data = packet.data
             if behaviour.cut_after_bytes is not None and sent + len(data) >= behaviour.cut_after_bytes:
                 await response.write(data[: behaviour.cut_after_bytes - sent])
+                # A client that is told of the end before it has read what came drops it.
+                await asyncio.sleep(READING_SECONDS)
                 if request.transport is not None:
                     request.transport.close()
                 return
