@@ -34,6 +34,15 @@ from tests.service import FakeModel, Service, token
 SECONDS = 45.0
 ROUND = 4  # requests between two looks at the clock
 STEPS = 15  # of one sequence
+# Where CI is set, Hypothesis makes the same examples each time: every round would be the first one again.
+OTHERS_EACH_ROUND: dict[str, Any] = {
+    "max_examples": ROUND,
+    "deadline": None,
+    "database": None,
+    "derandomize": False,
+    "phases": [Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
 SEQUENCE_SECONDS = 30.0
 # The first is about our own failures.
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -99,13 +108,7 @@ def fuzz(
     strategy = operation.as_strategy(generation_mode=mode)
     known = person.known_ids()
 
-    @settings(
-        max_examples=ROUND,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(**OTHERS_EACH_ROUND)
     @given(case=strategy, is_known=st.booleans())
     def ask(case: "schemathesis.Case[Any]", is_known: bool) -> None:
         nonlocal sent
@@ -146,16 +149,7 @@ def test_made_up_sequences_get_documented_answers(service: Service, document: Do
 
     until = time.monotonic() + SEQUENCE_SECONDS
     while time.monotonic() < until:
-        Sequence.run(
-            settings=settings(
-                max_examples=ROUND,
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            )
-        )
+        Sequence.run(settings=settings(**OTHERS_EACH_ROUND, stateful_step_count=STEPS))
     # It came to where only an id leads that was answered before.
     assert answered["GET /api/v1/chat/conversations/{conversation_id}/messages"], answered
     assert httpx2.get(f"{service.url}/health").json()["status"] == "healthy"
