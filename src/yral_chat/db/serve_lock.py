@@ -20,6 +20,7 @@ LOCK_SECONDS = 2.0
 # The sessions of one process have a name of their own, by which it finds those that it has lost: also one that got the
 # lock and whose answer was lost.
 _TAKE = text("SELECT pg_try_advisory_lock(:key)")
+_FREE = text("SELECT pg_advisory_unlock(:key)")
 _END_OWN = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_locks USING (pid)"
     " WHERE application_name = :name AND pid <> pg_backend_pid() AND locktype = 'advisory' AND granted"
@@ -59,6 +60,7 @@ class ServeLock:
         self._closing.set()
         if self._keeper is not None:
             self._keeper.join()
+        self._free()
         self._drop()
 
     def _keep(self) -> None:
@@ -104,6 +106,18 @@ class ServeLock:
         finally:
             self.session.end()
         return True
+
+    def _free(self) -> None:
+        """The server notices the end of a connection only later: until then the next process would be refused."""
+        if self.session.connection is None:
+            return
+        self.session.begin()
+        try:
+            self.session.connection.execute(_FREE, {"key": SERVE_LOCK})
+        except DBAPIError:
+            logger.info("postgres.lock_left_to_the_server")
+        finally:
+            self.session.end()
 
     def _drop(self) -> None:
         if self.session.connection is not None:
