@@ -34,8 +34,8 @@ from tests.service import FakeModel, Service, token
 SECONDS = 45.0
 ROUND = 4  # requests between two looks at the clock
 STEPS = 15  # of one sequence
-# With these made up it is no HTTP request any more, and the server's parser answers 400, for every path.
-FRAMING = {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
+# With these made up it is no HTTP request any more: the parser answers 400 before any route.
+FRAMING = {"content-length", "transfer-encoding"}
 # Where CI is set, Hypothesis makes the same examples each time: every round would be the first one again.
 OTHERS_EACH_ROUND: dict[str, Any] = {
     "max_examples": ROUND,

@@ -39,6 +39,13 @@ def wait_for_words(page: Page) -> None:
 # ---- the way in
 
 
+def test_personas_are_seen(open_page: OpenPage) -> None:
+    faces = open_page().locator(".card img")
+    expect(faces.first).to_be_visible()
+    for face in faces.all()[:3]:
+        expect(face).to_have_css("opacity", "1")
+
+
 def test_a_persona_is_found_by_searching_and_by_category(open_page: OpenPage) -> None:
     page = open_page()
     cards = page.locator(".card")

@@ -84,7 +84,7 @@ function Categories({ categories, chosen, onChoose }) {
 const Card = memo(({ influencer, isOpening, onOpen }) => html`
   <li class="card" style=${{ "--hue": hueOf(influencer) }}>
     <button type="button" class="card-button" aria-busy=${String(isOpening)} disabled=${isOpening} onClick=${() => onOpen(influencer)}>
-      <${Avatar} persona=${influencer} size="picture" />
+      <${Avatar} persona=${influencer} size="portrait" />
       <span class="card-text">
         <span class="card-category">${influencer.category}</span>
         <span class="card-name">${influencer.display_name}</span>
