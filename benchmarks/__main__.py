@@ -19,6 +19,7 @@ from benchmarks import (
     people,
     rates,
     reads,
+    replication,
     sends,
     sockets,
     starts,
@@ -42,6 +43,7 @@ PARTS: dict[str, Callable[[Rig], Awaitable[dict[str, float]]]] = {
     "logs": logs.measure,
     "counting": counting.measure,
     "writes": database.measure_writes,
+    "backups": replication.measure,
     "crash": crashes.measure,
     "growth": growth.measure,
 }

@@ -169,10 +169,10 @@ async def _run(
 
 
 @asynccontextmanager
-async def _our_database(url: str) -> AsyncIterator[tuple[Database, Place]]:
+async def _our_database(url: str, **options: Any) -> AsyncIterator[tuple[Database, Place]]:
     """Ours, opened, with a conversation of some hundred messages."""
     migrate(url)
-    database = create_database(url, pool_size=POOL)
+    database = create_database(url, pool_size=POOL, **options)
     await database.open()
     try:
         yield database, await _fill(database)

@@ -119,6 +119,8 @@ QUANTITIES: tuple[Quantity, ...] = (
         is_higher_better=True, is_gated=True,
     ),
     Quantity("writes_wall", "writes", "… by the clock, with this disk", "/s", is_higher_better=True),
+    Quantity("replicated_writes", "backups", "time of a write with Litestream beside", "×", 1.1, decimals=2),
+    Quantity("restore", "backups", "restore from S3 on loopback, by the clock", "MB/s", 50, is_higher_better=True),
     Quantity("start", "start", "start to first answer, CPU", "s", 2.5, 1.5, is_gated=True, decimals=2),
     Quantity("start_wall", "start", "… by the clock", "s", 2.5, 1.5, decimals=2),
     Quantity("start_empty", "start", "… by the clock, with the tables to make", "s", decimals=2),

@@ -17,8 +17,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 HOST = re.compile(r"://|^\s*-{1,2}(i|index-url|extra-index-url|find-links|f|trusted-host)\b")
 
-# They bring packages under the MPL (certifi), which nobody shall get who did not ask; requirements-dev.lock pins them.
-EXTRAS_APART = frozenset({"otel", "sentry"})
+# Nobody shall get what they did not ask for: packages under the MPL (certifi) and a program of 39 MB;
+# requirements-dev.lock pins them.
+EXTRAS_APART = frozenset({"litestream", "otel", "sentry"})
 
 Pins = dict[str, list[Requirement]]
 

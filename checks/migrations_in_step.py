@@ -3,6 +3,8 @@
 Two comparisons: Alembic's, which asks what a new migration would have to do, and the definitions that the database
 itself gives, migrated against created straight from the tables (defaults, order and condition of indexes, checks,
 actions of foreign keys, all of which Alembic compares loosely or not). SQLite always; PostgreSQL where it is installed.
+
+Fails also when there is a migration that no database of the revision before it is kept for.
 """
 
 import os
@@ -21,6 +23,8 @@ from sqlalchemy import Connection, Engine
 from tests.programs import PrivatePostgres, postgres_binaries
 from yral_chat.db import migrations
 from yral_chat.db.tables import metadata
+
+DUMPS = Path(__file__).parent.parent / "tests/upgrades/data"
 
 # Each row describes one thing in full, in the database's own words.
 DEFINITIONS = {
@@ -115,9 +119,23 @@ def check_head() -> list[str]:
     return [] if heads == [migrations.HEAD] else [f"HEAD is {migrations.HEAD}, the newest of the scripts: {heads}"]
 
 
+def dumps_missing(head: str, folder: Path) -> list[str]:
+    """Revisions before `head` of which `folder` keeps no database: upgrades from them are not tested."""
+    earlier = [f"{number:04d}" for number in range(1, int(head))]
+    return [revision for revision in earlier if not (folder / revision / "database.sql.gz").exists()]
+
+
+def check_dumps() -> list[str]:
+    return [
+        f"no database of revision {revision} is kept in tests/upgrades/data: name the last commit that had it in"
+        f" tests/upgrades/versions.py, and run python -m tests.upgrades.make {revision}"
+        for revision in dumps_missing(migrations.HEAD, DUMPS)
+    ]
+
+
 def main() -> int:
     logger.remove()
-    found = check_head() + [f"sqlite: {line}" for line in check_sqlite()]
+    found = check_head() + check_dumps() + [f"sqlite: {line}" for line in check_sqlite()]
     binaries = postgres_binaries()
     if binaries is not None:
         found += [f"postgresql: {line}" for line in check_postgres(binaries)]

@@ -11,7 +11,7 @@ import grimp
 
 PACKAGE = "yral_chat"
 # Where the command line, an ASGI server and Alembic enter.
-ENTRY_MODULES = ("yral_chat.cli", "yral_chat.main", "yral_chat.db.migrations.env")
+ENTRY_MODULES = ("yral_chat.cli", "yral_chat.cli.__main__", "yral_chat.main", "yral_chat.db.migrations.env")
 # Alembic loads its scripts by their path; they are in no package, and import nothing of ours.
 LOADED_BY_PATH = Path("db/migrations/versions")
 

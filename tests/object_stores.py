@@ -82,8 +82,8 @@ class Rclone(ObjectStore):
             "--cache-dir": str(self._folder / "cache"),
             "--auth-key": f"{ACCESS_KEY},{SECRET_KEY}",
             "--addr": self._address,
-            # Files that a test puts into the folder are seen at once.
-            "--dir-cache-time": "0",
+            # Files that a test puts into the folder are seen at once. With 0 each folder has a timer without a pause.
+            "--dir-cache-time": "1ms",
         }
         words = [word for option in options.items() for word in option]
         if self._is_virtual:

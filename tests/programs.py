@@ -129,6 +129,7 @@ class PrivatePostgres:
         self._binaries = binaries
         self._user = unprivileged_user()
         self._password = secrets.token_urlsafe(16)
+        self._environment: dict[str, str] = {}  # more of it, for the server's own commands
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -186,7 +187,8 @@ class PrivatePostgres:
                 stderr=log,
                 # A Ctrl-C in the terminal is for the tests; they then stop the server.
                 start_new_session=True,
-                env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._folder), "LC_ALL": "C", "TZ": "UTC"},
+                env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._folder), "LC_ALL": "C", "TZ": "UTC"}
+                | self._environment,
                 user=self._user.pw_uid if self._user else None,
                 group=self._user.pw_gid if self._user else None,
                 extra_groups=[] if self._user else None,

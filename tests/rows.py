@@ -6,7 +6,7 @@ not be changed this way: add a fresh row instead.
 
 import uuid
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, insert, update
 
@@ -18,7 +18,20 @@ from yral_chat.db.sqlite import create_sqlite_engine, database_path
 from yral_chat.db.tables import influencers, messages
 
 
-def connect(service: Service) -> Connection:
+class HasDatabase(Protocol):
+    """A service, or whatever else has a database."""
+
+    @property
+    def database_url(self) -> str: ...
+
+
+class At(NamedTuple):
+    """A database, by its URL."""
+
+    database_url: str
+
+
+def connect(service: HasDatabase) -> Connection:
     """A connection whose statements take effect one by one; to be closed."""
     url = service.database_url
     if url.startswith("sqlite"):
@@ -26,14 +39,14 @@ def connect(service: Service) -> Connection:
     return create_postgres_engine(url).connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def execute(service: Service, statement: Any) -> None:
+def execute(service: HasDatabase, statement: Any) -> None:
     """Runs one statement that changes rows."""
     with closing(connect(service)) as connection:
         connection.execute(statement)
     connection.engine.dispose()
 
 
-def fetch(service: Service, query: Any) -> list[Any]:
+def fetch(service: HasDatabase, query: Any) -> list[Any]:
     """All rows of a query."""
     with closing(connect(service)) as connection:
         found = list(connection.execute(query))

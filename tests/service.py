@@ -73,7 +73,8 @@ class Process:
             self.process.wait(10)
             raise
         self._reader.join(10)
-        if self.process.stdout is not None:
+        # What it has begun and left may hold the other end: to close it while somebody reads would wait as long.
+        if self.process.stdout is not None and not self._reader.is_alive():
             self.process.stdout.close()
         return status
 

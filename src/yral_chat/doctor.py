@@ -22,13 +22,14 @@ from yral_chat.clients.model_probe import Probe, probe_gemini, probe_openai
 from yral_chat.clients.storage import StorageService, load_signing_key
 from yral_chat.clients.vendor_http import VendorHttp
 from yral_chat.core.config import Issuer, Settings
+from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.inspection import Inspection, inspect_database
 from yral_chat.db.migrations import HEAD
 from yral_chat.db.sqlite import database_path, is_corrupting, load_driver
+from yral_chat.services.backups.examining import examine_backup
 from yral_chat.serving import bind, reachable_host
 
-MEBIBYTE = 1024 * 1024
 # Below the first the next burst of messages may fill the disk; below the second somebody should know.
 BAD_FREE_BYTES = 100 * MEBIBYTE
 LOW_FREE_BYTES = 1024 * MEBIBYTE
@@ -86,7 +87,7 @@ async def _outside(settings: Settings) -> list[Finding]:
     http = VendorHttp()
     try:
         parts = await asyncio.gather(
-            _address(settings), _bucket(settings), _identity(settings), _models(settings, http)
+            _address(settings), _bucket(settings), _backup(settings), _identity(settings), _models(settings, http)
         )
     finally:
         await http.close()
@@ -334,6 +335,15 @@ async def _bucket(settings: Settings) -> list[Finding]:
         return [good("storage", f"{where} can be read")]
     advice = "Check the S3_… settings, the access key and the network: until then uploads are refused with 503"
     return [bad("storage", f"{where} cannot be read ({fault})", advice)]
+
+
+async def _backup(settings: Settings) -> list[Finding]:
+    return [
+        good("backup", advice.text)
+        if not advice.to_do
+        else (bad if advice.is_bad else warning)("backup", advice.text, advice.to_do)
+        for advice in await examine_backup(settings)
+    ]
 
 
 async def _identity(settings: Settings) -> list[Finding]:

@@ -10,8 +10,9 @@ from typing import Literal
 from yral_chat.clients.admin_api import AdminApiError, call_admin_api
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
+from yral_chat.core.failures import CannotGoOn
 from yral_chat.db.backends import create_database
-from yral_chat.db.database import Database, DatabaseInUse, DatabaseUnusable
+from yral_chat.db.database import Database, DatabaseInUse
 from yral_chat.db.migrations import migrate
 from yral_chat.db.repositories.jobs import QueuedJob
 from yral_chat.db.viewing import viewing
@@ -21,7 +22,7 @@ Change = Literal["retry", "purge"]
 SHOWN = 200
 
 
-class JobCommandFailed(Exception):
+class JobCommandFailed(CannotGoOn):
     """A sentence for the operator."""
 
 
@@ -80,6 +81,3 @@ async def _ask_server(settings: Settings, change: Change, job_id: str | None) ->
     except AdminApiError as error:
         raise JobCommandFailed(str(error)) from error
     return int(answer["count"])
-
-
-__all__ = ["DatabaseUnusable", "JobCommandFailed", "change_jobs", "list_jobs"]

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 
+from yral_chat.db.repositories.jobs import ERASE_JOB, RECORD_JOB
 from yral_chat.resources import Resources
-from yral_chat.services.accounts.erasing import ERASE_JOB
 from yral_chat.services.job_runner import Chore, Kind
 from yral_chat.services.media.service import REMOVE_JOB
 from yral_chat.services.notifications import MAX_PUSH_AGE_SECONDS, OPERATOR_JOB, PUSH_JOB
 from yral_chat.services.summaries import SUMMARISE_JOB
 from yral_chat.services.turns.replying import EXTRACT_JOB
-from yral_chat.services.usage import RECORD_JOB
 
 # The counts of influencers are at most this old; contract section 11 allows 5 s.
 FOLD_SECONDS = 2.0
+SEND_SECONDS = 5.0
 TRIM_SECONDS = 600.0
 SCRUB_SECONDS = 600.0
 # Attempts that make a day of tries: what people have had erased is not given up for an outage.
@@ -35,11 +35,14 @@ def handlers(resources: Resources) -> Mapping[str, Kind]:
 
 def chores(resources: Resources) -> list[tuple[str, float, Chore]]:
     """What is done every so many seconds, as (name, seconds, what)."""
+    backup = resources.postgres_backup
     return [
+        *([] if backup is None else [("erasures.send", SEND_SECONDS, backup.send_erasures)]),
         ("counters.fold", FOLD_SECONDS, resources.upkeep.fold_counters),
         ("events.trim", TRIM_SECONDS, resources.upkeep.trim_events),
         ("database.scrub", SCRUB_SECONDS, _not_at_the_start(resources.upkeep.scrub)),
         ("media.expire", TRIM_SECONDS, resources.media.expire),
+        ("copies.expire", TRIM_SECONDS, resources.upkeep.expire_copies),
     ]
 
 

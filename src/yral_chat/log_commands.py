@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from yral_chat.clients.admin_api import AdminApiError, call_admin_api
 from yral_chat.core.config import Settings
+from yral_chat.core.failures import CannotGoOn
 from yral_chat.services.log_levels import LEVELS
 
 PATH: Final = "/api/v1/admin/log-level"
@@ -13,7 +14,7 @@ _DURATION: Final = re.compile(r"(\d{1,6})([smh]?)")
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-class LogCommandFailed(Exception):
+class LogCommandFailed(CannotGoOn):
     """A sentence for the operator."""
 
 

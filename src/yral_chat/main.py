@@ -28,6 +28,7 @@ from yral_chat.api.v1 import (
 from yral_chat.api.v1 import jobs as job_routes
 from yral_chat.api.v1 import logs as log_routes
 from yral_chat.api.v1 import media as uploads
+from yral_chat.api.v1 import restores as restore_routes
 from yral_chat.api.v2 import conversations as conversations_v2
 from yral_chat.api.v3 import conversations as conversations_v3
 from yral_chat.clients.identity import Identity
@@ -66,6 +67,7 @@ ROUTERS = (
     admin.router,
     job_routes.router,
     log_routes.router,
+    restore_routes.router,
     health.router,
 )
 

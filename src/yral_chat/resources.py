@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from loguru import logger
 
+from yral_chat.backed_up import BackedUpDatabase
 from yral_chat.clients.circuits import build_breaker, watch_circuit
 from yral_chat.clients.identity import TokenVerifier, load_dev_secret
 from yral_chat.clients.images import build_image_model
@@ -29,11 +30,10 @@ from yral_chat.core.objects import is_external
 from yral_chat.core.rate_limits import MemoryRateLimits
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database, DatabaseUnusable
-from yral_chat.db.migrations import migrate
 from yral_chat.db.repositories.turns import TurnKind
 from yral_chat.db.tracing import TracedDatabase
 from yral_chat.realtime.hub import Hub
-from yral_chat.services.accounts import AccountService
+from yral_chat.services.accounts.service import AccountService
 from yral_chat.services.background_model import BackgroundModel
 from yral_chat.services.cards import CardService
 from yral_chat.services.characters import BanService, CharacterService, Generator, RevisionService
@@ -52,6 +52,7 @@ from yral_chat.services.people import PeopleService
 from yral_chat.services.pictures import PictureService
 from yral_chat.services.preferences import PreferenceService
 from yral_chat.services.rate_limits import RateLimitService
+from yral_chat.services.restores import RestoreService
 from yral_chat.services.status import StatusService
 from yral_chat.services.summaries import SummaryService
 from yral_chat.services.turns import TurnEngine, TurnService
@@ -69,7 +70,7 @@ from yral_chat.services.usage.recording import release_lost
 class Resources:
     """One process's resources. `open` raises DatabaseInUse, DatabaseUnusable, ValueError, OSError with a message."""
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None, *, is_new_backup: bool = False) -> None:
         self.settings = settings
         self.metrics = metrics or Metrics()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,9 @@ class Resources:
             ttl_seconds=settings.cache_ttl_seconds,
         )
         self.database = self._build_database()
+        self._backed_up = BackedUpDatabase(settings, self.database, self.metrics, is_new_backup=is_new_backup)
+        self.backup = self._backed_up.continuous
+        self.postgres_backup = self._backed_up.dumps
         self.running_turns = RunningTurns()
         self.admission = Admission(
             settings, self.database, self._count_turns, observe_lateness=self.metrics.event_loop_lag.observe
@@ -168,6 +172,14 @@ class Resources:
             self.influencers,
             media_url=self._media_url,
             wake_jobs=self.jobs.wake,
+            scrub=self.database.scrub if self.backup is None else self.backup.scrub,
+        )
+        self.restores = RestoreService(
+            settings,
+            self.database,
+            self.hub,
+            forget_influencers=self.influencers.forget,
+            wake_jobs=self.jobs.wake,
         )
         self.status = StatusService(
             settings,
@@ -180,6 +192,7 @@ class Resources:
             self.transcriber,
             self.image_model,
             push=self.notifications.push,
+            backup=self.backup or self.postgres_backup,
             jobs=self.jobs,
             metrics=self.metrics,
         )
@@ -213,6 +226,7 @@ class Resources:
             settings.resolved_database_url,
             pool_size=settings.database_pool_size,
             cache_mb=settings.database_cache_mb,
+            is_replicated=settings.litestream_enabled,
             media_url=self._media_url,
             max_waiting=settings.database_max_waiting,
             silence_seconds=settings.database_silence_seconds,
@@ -343,8 +357,7 @@ class Resources:
         self.database.lock()
         try:
             self.media.clear_incoming()
-            await asyncio.to_thread(migrate, self.settings.resolved_database_url)
-            await self.database.open()
+            await self._backed_up.open()
             seeded = await self.influencers.seed()
             if seeded:
                 logger.info("personas.seeded", count=seeded)
@@ -353,11 +366,13 @@ class Resources:
             await self.accounts.replay_erasures()
             self.admission.start()
             await self.engine.start()
+            if self.postgres_backup is not None:
+                self.postgres_backup.start()
         except AppError as error:
-            await self.database.close()
+            await self._backed_up.close()
             raise DatabaseUnusable(_not_started(error)) from error
         except BaseException:
-            await self.database.close()
+            await self._backed_up.close()
             raise
 
     async def drain(self) -> None:
@@ -387,7 +402,7 @@ class Resources:
         await self.notifications.close()
         await self.storage.close()
         await self.status.close()
-        await self.database.close()
+        await self._backed_up.close()
         self.log_levels.close()
         await self._end_to_observe()
 

@@ -25,6 +25,7 @@ from yral_chat.clients.chat_api import (
 )
 from yral_chat.clients.identity import issue_dev_token, load_dev_secret
 from yral_chat.core.config import Settings
+from yral_chat.core.failures import CannotGoOn
 from yral_chat.core.ids import new_id
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
 from yral_chat.serving import reachable_host, serving_here
@@ -44,7 +45,7 @@ SHOWN_MESSAGES = 4
 DEFAULT_WIDTH = 110
 
 
-class ChatFailed(Exception):
+class ChatFailed(CannotGoOn):
     """The chat cannot begin or go on; the message says why and what to do."""
 
 

@@ -77,7 +77,7 @@ OF_THE_WIRE = frozenset(
         "test_conversations", "test_creation", "test_headers", "test_health", "test_history", "test_human_chat",
         "test_inbox_socket", "test_influencers", "test_media_files", "test_media_messages", "test_media_upload",
         "test_memories", "test_metrics", "test_moderation", "test_openai_api", "test_openapi", "test_pictures",
-        "test_profiles", "test_push", "test_revisions", "test_service_routes", "test_usage",
+        "test_profiles", "test_push", "test_restores", "test_revisions", "test_service_routes", "test_usage",
     }
 )  # fmt: skip
 

@@ -136,6 +136,7 @@ async def test_a_body_that_is_no_form_is_refused(api: Api, service: Service, bod
     assert incoming(service) == []
 
 
+@pytest.mark.long
 async def test_a_photo_of_ordinary_size_is_nothing_to_warn_of(own_service: Service, user_of: MakeUser) -> None:
     with own_service as service:
         large = picture(size=(4000, 3000)) + bytes(MEGABYTE)
@@ -198,6 +199,7 @@ async def test_a_client_that_leaves_leaves_nothing(api: Api, service: Service) -
     await until(there(lambda: not incoming(service)), what="what came in is removed")
 
 
+@pytest.mark.long
 async def test_uploads_that_nobody_uses_are_removed(own_service: Service, user_of: MakeUser) -> None:
     own_service.settings["UPLOAD_RETENTION_HOURS"] = "0.00001"
     with own_service as service:

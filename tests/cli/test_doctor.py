@@ -20,9 +20,10 @@ from sqlalchemy import text
 
 from tests.cli.commands import Cli
 from tests.object_stores import Rclone, s3_settings
-from tests.programs import folder_for, free_port, unprivileged_user
+from tests.programs import PrivatePostgres, folder_for, free_port, unprivileged_user
 from tests.service import FakeModel, Service
 from yral_chat.core.config import Settings
+from yral_chat.db import verification
 from yral_chat.db.migrations import HEAD, migrate, open_engine
 from yral_chat.doctor import Finding, examine
 
@@ -281,6 +282,25 @@ def test_a_database_whose_server_died_is_read_without_a_trace(tmp_path: Path) ->
     assert state_of(tmp_path / "data") == before
 
 
+def test_a_database_whose_server_died_as_it_began_its_log_is_read(tmp_path: Path) -> None:
+    """Between the header of an empty log and the first change in it."""
+    service = Service(tmp_path)
+    with service:
+        service.kill()
+    database = tmp_path / "data" / "yral_chat.db"
+    log, index = Path(f"{database}-wal"), Path(f"{database}-shm")
+    header, entries = log.read_bytes()[:32], index.read_bytes()
+    change(database, "CREATE TABLE another (id)")
+    assert not log.exists(), "the last that closes it takes both along"
+    log.write_bytes(header)
+    index.write_bytes(entries)
+    before = state_of(tmp_path / "data")
+    found = only("database", settings(tmp_path))
+    assert (found.level, found.text.split(": ")[1][:13]) == ("good", f"revision {HEAD}")
+    assert verification.examine(service.database_url).faults == []
+    assert state_of(tmp_path / "data") == before
+
+
 def test_a_log_without_its_index_is_not_looked_into(tmp_path: Path, database: Path) -> None:
     Path(f"{database}-wal").write_bytes(b"x" * 5000)
     before = state_of(database.parent)
@@ -512,3 +532,72 @@ def test_a_key_in_the_open_is_warned_about(tmp_path: Path) -> None:
 def test_a_route_to_nowhere_is_warned_about(tmp_path: Path, vendor: dict[str, Any]) -> None:
     without = {**vendor, "gemini_api_key": None, "nsfw_provider": "gemini", "openai_models": ("llama",)}
     assert "NSFW_PROVIDER=gemini is not configured" in findings("model", settings(tmp_path, **without))[-1].text
+
+
+# --- the backup
+
+
+BACKED_UP = {"backup_url": "s3://media/chat", "litestream_enabled": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "expected"),
+    [
+        ({}, "good", "s3://media/chat, nothing yet"),
+        ({"backup_url": "s3://another/chat"}, "bad", "there is no such bucket"),
+        ({"aws_secret_access_key": SecretStr("another")}, "bad", "the keys are refused"),
+        ({"s3_endpoint_url": "http://127.0.0.1:9"}, "bad", "it does not answer"),
+    ],
+)
+def test_the_place_of_the_backup_is_asked_for(
+    tmp_path: Path, changes: dict[str, Any], level: str, expected: str
+) -> None:
+    with Rclone(tmp_path) as server:
+        given = {"port": 0, **BACKED_UP, **changes}
+        found = findings("backup", s3_settings(tmp_path / "data", server.url, media_backend="local", **given))
+    assert [finding.level for finding in found] == [level, "good"]
+    assert expected in found[0].text
+
+
+def test_without_a_backup_production_is_warned(tmp_path: Path) -> None:
+    assert not findings("backup", settings(tmp_path))
+    strong = {"environment": "production", "auth_issuers": [{"issuer": "i", "jwks_file": "nowhere"}],
+              "media_signing_key": "k" * 32, "allow_offline_model": True}  # fmt: skip
+    (found,) = findings("backup", settings(tmp_path, **strong))
+    assert found.level == "warning"
+    assert "on this machine alone" in found.text
+
+
+def test_a_missing_litestream_is_bad_only_where_it_is_to_be_started(tmp_path: Path) -> None:
+    given = {"backup_url": f"file://{tmp_path}/backups", "litestream_path": Path("/nowhere/litestream")}
+    for is_enabled, level in ((True, "bad"), (False, "warning")):
+        found = findings("backup", settings(tmp_path, litestream_enabled=is_enabled, **given))
+        assert [finding.level for finding in found] == ["good", level]
+        assert "pip install" in found[1].advice
+
+
+def test_a_litestream_that_cannot_be_spoken_to_is_bad(tmp_path: Path) -> None:
+    program = tmp_path / "litestream"
+    program.write_text("#!/bin/sh\necho v0.5.8\n")
+    program.chmod(0o700)
+    given = {"backup_url": f"file://{tmp_path}/backups", "litestream_enabled": True}
+    old = findings("backup", settings(tmp_path, **given, litestream_path=program))[1]
+    assert (old.level, old.text) == ("bad", f"{program} is Litestream 0.5.8, which cannot be asked where it is")
+    assert old.advice == "Install 0.5.9 or newer: https://litestream.io/install"
+    far = findings("backup", settings(tmp_path, **given, data_dir=tmp_path / ("a" * 100)))[1]
+    assert far.level == "bad"
+    assert "is too long for a socket" in far.text
+    assert "DATA_DIR" in far.advice
+
+
+@pytest.mark.postgres
+def test_dumps_are_asked_for_and_their_programs(
+    postgres: PrivatePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"database_url": postgres.create_database(), "backup_url": f"file://{tmp_path}/dumps"}
+    place, programs = findings("backup", settings(tmp_path, **given))
+    assert (place.level, place.text) == ("good", f"{tmp_path}/dumps, no dump yet")
+    assert "pg_dump" in programs.text
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _, programs = findings("backup", settings(tmp_path, **given))
+    assert (programs.level, programs.text) == ("bad", "pg_dump is not on PATH")

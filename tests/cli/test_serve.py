@@ -27,6 +27,7 @@ def test_serve_says_where_it_is_and_ctrl_c_ends_it_well(own: Service) -> None:
         assert own.process.end(signal.SIGINT) == 0
 
 
+@pytest.mark.long
 def test_a_second_start_reuses_everything(own: Service) -> None:
     with own:
         token = httpx2.post(f"{own.url}/api/v1/auth/dev-token", json={"user_id": "ada"}).json()["token"]
@@ -103,7 +104,7 @@ def test_a_file_that_is_no_database_is_left_alone(cli: Cli) -> None:
     (cli.data / "yral_chat.db").write_bytes(NOT_A_DATABASE)
     done = cli.run("serve", PORT="0")
     assert done.status == 1
-    assert "is not a SQLite database; it was left untouched" in done.err
+    assert "does not begin as a SQLite database does) and was left as it is" in done.err
     assert (cli.data / "yral_chat.db").read_bytes() == NOT_A_DATABASE
 
 

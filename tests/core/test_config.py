@@ -29,3 +29,17 @@ def test_webhooks_need_a_secret_where_they_count() -> None:
     with pytest.raises(ValidationError, match="PUSH_SECRET"):
         Settings(_env_file=None, **given)  # type: ignore[arg-type]
     assert Settings(_env_file=None, push_secret="a-secret", **given).push_secret is not None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["backup_url", "media_backup_url"])
+@pytest.mark.parametrize(
+    "value", ["s3://KEY:SECRET@media/x", "s3://KEY:SEC/RET@media", "s3://media/a#b", "s3://media/a?b", "file:///a#b"]
+)
+def test_a_place_for_backups_with_more_than_its_path_is_refused_and_not_repeated(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match="has to look like") as caught:
+        Settings(_env_file=None, **{name: value})  # type: ignore[arg-type]
+    assert "SEC" not in caught.value.errors()[0]["msg"]
+
+
+def test_a_place_for_backups_may_have_any_character_that_is_escaped() -> None:
+    assert Settings(_env_file=None, backup_url="file:///a%23b@c").backup_url == "file:///a%23b@c"

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Concatenate, Literal, NoReturn, get_args
 
-from yral_chat.cli import announce, run
+from yral_chat.cli.running import run
+from yral_chat.cli.service import announce
 from yral_chat.core.config import Settings
 from yral_chat.core.logging import configure_logging, correlation_id
 from yral_chat.db.database import Database, P, T, UnitOfWork, Waiting

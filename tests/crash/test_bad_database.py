@@ -42,7 +42,7 @@ def used(cli: Cli, stopped: Path) -> Path:
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
-    """What every file in `folder` holds, except the lock, which holds nothing."""
+    """What every file in `folder` holds, except the lock, which says who has it open."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.iterdir()

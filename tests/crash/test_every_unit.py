@@ -15,6 +15,7 @@ from tests.history.stored import is_at_rest
 from tests.programs import PrivatePostgres
 from tests.service import ROOT, FakeModel, Service
 from tests.waiting import there, until
+from yral_chat.db.verification import examine
 
 # A send has about ten units, and what follows from it some more.
 FEWEST = 8
@@ -89,6 +90,7 @@ async def sweep(doom: Doom, new_user: MakeUser, step: int = 1) -> int:
         seen = await doom.send(api, conversation["id"], content)
         is_over = doom.is_over
         doom.service.kill()
+        assert examine(doom.service.database_url).faults == []
         number = number + step if is_over else NEVER
         doom.start(at=number)
         await check(api, conversation["id"], content, seen)

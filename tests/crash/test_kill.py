@@ -194,6 +194,7 @@ async def _note_start(api: Api, conversation_id: str, content: str, key: str, to
                 told[content] = event.data["user_message"]["id"]
 
 
+@pytest.mark.long
 async def test_a_kill_at_random_moments_of_a_turn(own_service: Service, new_user: MakeUser, model: FakeModel) -> None:
     own_service.start()
     await _kill_at_random_moments(own_service, new_user(own_service), model, rounds=3)

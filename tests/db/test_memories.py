@@ -203,7 +203,7 @@ async def test_a_failed_extraction_is_tried_again_and_leaves_its_cost(database: 
     assert (await service.list_own("user", conversation))["total"] == 1
     costs = await database.write(lambda uow: uow.jobs.lease_due(now() + 1, {RECORD_JOB: 100}))
     kept = [(cost.payload["key"], len(cost.payload["calls"])) for cost in costs if cost.payload["calls"]]
-    key = f"{EXTRACT_JOB}:{job.id}"
+    key = f"{EXTRACT_JOB}:{job.id}:{job.created_at}"
     # The first has failed and was recorded; that it was so is not noted in the job here, so that it counts as lost.
     assert sorted(kept) == [(f"{key}:1", 1), (f"{key}:1", 1), (f"{key}:2", 1)]
 

@@ -153,7 +153,25 @@ def live_through(uow: UnitOfWork) -> None:
     uow.pictures.find_newest(conversation)
     uow.pictures.begin("picture", 2)
     uow.pictures.end("picture", "failed", "TRANSIENT", now())
+    put_back(uow, conversation)
     chat_with_people(uow)
+
+
+def put_back(uow: UnitOfWork, conversation: str) -> None:
+    """What a restore of a part asks of the database that lives."""
+    uow.restores.find_home(["message"])
+    uow.restores.list_known(["message"])
+    uow.restores.list_answered(["message"])
+    uow.restores.list_taken_keys(conversation, "user", ["key"])
+    uow.usage.list_known(["turn:1:0"])
+    uow.accounts.is_going("user", "pseudonym", 0)
+    uow.places.find_below(conversation, 5)
+    uow.places.find_from(conversation, 5)
+    uow.places.find_first_since(conversation, 0)
+    uow.places.find_nth_from_above(conversation, 1, 5, 2)
+    uow.places.count_listed(conversation, 5)
+    uow.places.count_delivered(conversation, "bot", 0)
+    uow.places.raise_numbers(conversation, 1, 100, 100)
 
 
 def use(uow: UnitOfWork) -> None:

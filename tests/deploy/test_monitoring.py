@@ -23,7 +23,7 @@ PAGE = ROOT / "docs/monitoring.md"
 OF_PROMETHEUS = {"up"}
 LABELS_OF_PROMETHEUS = {"job", "instance"}
 KEYWORDS = {"by", "and", "bool", "le", "sum", "rate", "min", "max", "count", "increase", "changes", "predict_linear",
-            "histogram_quantile"}  # fmt: skip
+            "histogram_quantile", "time"}  # fmt: skip
 
 
 def panels() -> list[dict[str, Any]]:

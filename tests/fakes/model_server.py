@@ -41,7 +41,7 @@ __all__ = ["CACHED_TOKENS", "PROMPT_TOKENS", "Behaviour", "FakeModelServer", "Re
 
 
 # What a busy machine needs to read what has arrived.
-READING_SECONDS = 0.2
+READING_SECONDS = 0.3
 
 
 class FakeModelServer:

@@ -9,6 +9,7 @@ import psycopg
 
 from tests.history.record import Record
 from tests.service import Service
+from yral_chat.db.verification import examine
 
 SETTINGS = {
     # Everything happens sooner, so that a short run meets it.
@@ -77,7 +78,14 @@ class Killer:
             await (self._stop if has_killed and self._rng.random() < 0.2 else self._kill)()
             while self._rng.random() < 0.25:
                 await self._kill_while_it_starts()
+            await self.examine()
             await self.start()
+
+    async def examine(self) -> None:
+        """Whenever it ended, the database is as verification says that it is after every commit."""
+        faults = (await asyncio.to_thread(examine, self._service.database_url)).faults
+        self._record.operations["examination"] += 1
+        self._record.require(not faults, "a database with faults", faults=faults)
 
     def _require_alive(self) -> None:
         status = self._service.process.process.poll()

@@ -184,7 +184,11 @@ async def test_a_long_day_leaves_nothing_behind(soaked: Service, model: FakeMode
             # Connections to the vendor are kept for their next use.
             return after.waiting == 0 and after.tasks <= before.tasks and after.files <= before.files + 2 * PEOPLE
 
-        await until(is_at_rest, what="everything that was opened is closed", seconds=30)
+        try:
+            await until(is_at_rest, what="everything that was opened is closed", seconds=30)
+        except AssertionError as error:
+            error.add_note(f"before {before}, now {await sample()}")
+            raise
     sys.stdout.write(f"{dict(done)}\n")
     check(samples[round(len(samples) * WARM_UP) :])
 

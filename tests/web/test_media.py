@@ -170,6 +170,19 @@ def test_a_voice_note_is_recorded_heard_sent_and_written_down(chat: Page, accoun
     assert question["audio_duration_seconds"] >= 1
 
 
+def test_words_that_overtake_the_start_of_the_stream_stay(chat: Page, model: FakeModel) -> None:
+    """The socket told of them first: the stream, held up on its way, begins with the recording as it was before."""
+    model.tell(default={"pieces": ["I hear."]})
+    chat.context.grant_permissions(["microphone"])
+    chat.route("**/messages/stream", lambda route: route.fulfill(response=route.fetch()))
+    chat.get_by_role("button", name="Record a voice note").click()
+    expect(chat.locator(".recorder-time")).to_contain_text("0:01")
+    chat.get_by_role("button", name="Stop recording").click()
+    chat.get_by_role("button", name="Send the recording").click()
+    wait_for_answer(chat)
+    expect(chat.locator(".message.mine .transcription")).to_contain_text("Hello, this is a voice message.")
+
+
 def test_a_microphone_that_is_refused_is_explained_and_text_goes_on(chat: Page, model: FakeModel) -> None:
     chat.get_by_role("button", name="Record a voice note").click()
     expect(chat.get_by_role("alert")).to_contain_text("may not use the microphone")

@@ -123,6 +123,10 @@ class ChatApi:
         except (ChatApiError, TimeoutError):
             return False
 
+    async def health(self) -> Json:
+        """The body of `/health`."""
+        return await self._ask(_Request("GET", "/health"))
+
     async def get_dev_token(self, user_id: str) -> str:
         """A token of the development issuer; Refused with 404 where there is none."""
         answer = await self._ask(_Request("POST", "/api/v1/auth/dev-token", {"user_id": user_id}))

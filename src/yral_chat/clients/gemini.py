@@ -27,6 +27,7 @@ from yral_chat.clients.vendor_http import (
     failure_in_stream,
     stream_answer,
 )
+from yral_chat.core.decoding import decode
 
 BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
 
@@ -105,9 +106,6 @@ class _Response(msgspec.Struct, rename="camel"):
     error: Any = None
 
 
-_DECODER = msgspec.json.Decoder(_Response)
-
-
 class GeminiClient:
     """One Gemini model. The key travels in a header only, never in an address."""
 
@@ -183,7 +181,7 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _read(event: bytes) -> Chunk:
-    response = _DECODER.decode(event)
+    response = decode(event, _Response)
     chunk = Chunk(model=response.model_version)
     if response.usage_metadata is not None:
         chunk.usage = _usage(response.usage_metadata)

@@ -14,6 +14,7 @@ import msgspec
 
 from yral_chat.clients.openai import BASE_URL as OPENAI_BASE_URL
 from yral_chat.clients.vendor_http import VendorHttp, failure_of_status
+from yral_chat.core.decoding import decode
 
 PROBE_SECONDS = 10.0
 MAX_BODY_BYTES = 8 * 1024 * 1024  # some routers list thousands of models
@@ -99,9 +100,9 @@ def _refused(status: int, body: bytes) -> Probe:
 
 def _offered(body: bytes) -> tuple[str, ...] | None:
     try:
-        decoded: Any = msgspec.json.decode(body)
+        decoded = decode(body, dict[str, Any])
         return tuple(str(entry["id"]) for entry in decoded["data"])
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, KeyError, TypeError):
         return None
 
 

@@ -32,6 +32,7 @@ from yral_chat.clients.vendor_http import (
     failure_in_stream,
     stream_answer,
 )
+from yral_chat.core.decoding import decode
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -79,9 +80,6 @@ class _Response(msgspec.Struct):
     error: Any = None
     object: str | None = None
     code: Any = None  # of vLLM's errors, which have no object of their own
-
-
-_DECODER = msgspec.json.Decoder(_Response)
 
 
 class OpenAIClient:
@@ -169,7 +167,7 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _read(event: bytes) -> Chunk:
-    response = _DECODER.decode(event)
+    response = decode(event, _Response)
     chunk = Chunk(model=response.model)
     if response.usage is not None:
         chunk.usage = _usage(response.usage)

@@ -23,6 +23,7 @@ from yral_chat.clients.language_model import (
 from yral_chat.clients.request_body import slices
 from yral_chat.clients.vendor_answers import Demand, answer_to, plain_headers
 from yral_chat.clients.vendor_http import VendorHttp
+from yral_chat.core.decoding import decode
 
 # The endpoint goes by the name of the file.
 _EXTENSIONS = {
@@ -66,9 +67,6 @@ class _Transcription(msgspec.Struct):
     usage: _TokenUsage | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Transcription)
-
-
 class OpenAITranscriptionClient:
     """One model behind `/audio/transcriptions`: it takes the recording of the last message and nothing else."""
 
@@ -94,8 +92,8 @@ class OpenAITranscriptionClient:
                 silence_seconds=self._timeout_seconds,  # it is silent until it has heard everything
             )
             try:
-                answer = _DECODER.decode(await answer_to(self._http, demand, request.deadline))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                answer = decode(await answer_to(self._http, demand, request.deadline), _Transcription)
+            except msgspec.DecodeError as error:
                 raise ModelFailure("unreachable", "an unreadable transcription") from error
             if answer.usage is not None:
                 record.call.usage = Usage(answer.usage.input_tokens or 0, 0, answer.usage.output_tokens or 0)

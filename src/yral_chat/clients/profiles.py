@@ -8,6 +8,7 @@ import msgspec
 from yral_chat.clients.circuits import reason_of
 from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.core.cache import LRUCache
+from yral_chat.core.decoding import decode
 from yral_chat.core.logging import log
 from yral_chat.core.tracing import outgoing_headers
 
@@ -26,7 +27,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 UNKNOWN = Profile()
-_FAILURES = (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError)
+_FAILURES = (aiohttp.ClientError, TimeoutError, msgspec.DecodeError)
 
 
 class _Paused(Exception):
@@ -91,7 +92,7 @@ class ProfileClient:
             if response.status in NOBODY:
                 return UNKNOWN
             response.raise_for_status()
-            return msgspec.json.decode(await _read(response), type=Profile)
+            return decode(await _read(response), Profile)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -32,6 +32,7 @@ from yral_chat.clients.request_body import JsonBody
 from yral_chat.clients.resilience import seconds_left
 from yral_chat.clients.sse import MAX_EVENT_BYTES, EventParser, EventTooLarge
 from yral_chat.clients.token_counts import estimated, size_of
+from yral_chat.core.decoding import decode
 from yral_chat.core.tracing import Span, trace_headers
 
 # A vendor that has sent nothing for so long is asked no further: clients give up at 30 s, and the next model of
@@ -133,7 +134,7 @@ async def stream_answer(
                         for event in events:
                             if text := answer.take(read(event), record):
                                 yield Delta(text)
-                except (msgspec.DecodeError, UnicodeDecodeError, ModelFailure) as error:
+                except (msgspec.DecodeError, ModelFailure) as error:
                     # After its end nothing that happens to the connection changes an answer; only usage may be missing.
                     if not answer.has_ended or error is answer.failure:
                         raise _typed(error) from error
@@ -362,8 +363,8 @@ def failure_in_stream(error: Any, event: bytes) -> ModelFailure:
 def _error_object(body: bytes) -> dict[str, Any]:
     """The object under `error`, also inside Google's list of one; {} when there is none."""
     try:
-        decoded = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        decoded = decode(body, object)
+    except msgspec.DecodeError:
         return {}
     if isinstance(decoded, list) and decoded:
         decoded = decoded[0]

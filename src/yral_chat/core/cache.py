@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, Self, TypeVar
 import msgspec
 
 from yral_chat.core import deadlines
+from yral_chat.core.sizes import MEBIBYTE
 
 T = TypeVar("T")
 
 Load = Callable[[], Awaitable[tuple[T, int]]]
 
-MEBIBYTE = 1024 * 1024
 # Contract 1.1: bodies of 1 KiB or more leave compressed.
 GZIP_MIN_BYTES = 1024
 # Measured on a list of 38 KB: level 9 takes a fifth more time than level 6 and saves one byte.

@@ -49,6 +49,19 @@ def date_text(days: int) -> str:
     return (_EPOCH + timedelta(days=days)).date().isoformat()
 
 
+def from_text(text: str) -> int:
+    """The time that an RFC 3339 text names, with an offset or Z. Raises ValueError."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("a time needs an offset, or Z at its end")
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def stamp(micros: int) -> str:
+    """The second of a time, for the name of a file: `20260301T093000Z`."""
+    return f"{_EPOCH + timedelta(microseconds=micros):%Y%m%dT%H%M%SZ}"
+
+
 def to_text(micros: int) -> str:
     """RFC 3339 with six fraction digits and Z: `2026-03-01T09:30:00.123456Z`.
 

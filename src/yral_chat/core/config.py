@@ -1,6 +1,7 @@
 """Settings: environment variables (or `.env`), checked once at start. The list for people is docs/configuration.md."""
 
 import ipaddress
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -138,6 +139,22 @@ class Settings(BaseSettings):
     aws_access_key_id: SecretStr | None = None
     aws_secret_access_key: SecretStr | None = None
 
+    # backups
+    backup_url: str | None = None
+    backup_endpoint_url: str | None = None
+    backup_region: str | None = None
+    backup_access_key_id: SecretStr | None = None
+    backup_secret_access_key: SecretStr | None = None
+    backup_lease_seconds: float = Field(15, ge=1, le=600)
+    backup_retention_days: int = Field(30, ge=1, le=3650)
+    backup_drill_hours: float = Field(6, ge=0, le=24 * 30)
+    litestream_enabled: bool = False
+    litestream_path: Path | None = None
+    media_backup_url: str | None = None
+    backup_dump_hours: float = Field(12, ge=0, le=24 * 30)
+    backup_drill_database_url: SecretStr | None = None
+    backup_drill_command: str | None = None
+
     # turns and streams
     send_timeout_seconds: float = Field(28, gt=0, le=600)
     stream_idle_limit_seconds: float = Field(28, gt=0, le=600)
@@ -197,7 +214,7 @@ class Settings(BaseSettings):
     @field_validator(
         "public_base_url", "gemini_base_url", "openai_base_url", "replicate_base_url", "profile_url", "push_url",
         "operator_webhook_url", "s3_endpoint_url",
-        "s3_public_url_base",
+        "s3_public_url_base", "backup_endpoint_url",
     )  # fmt: skip
     @classmethod
     def _address(cls, value: str | None) -> str | None:
@@ -205,6 +222,21 @@ class Settings(BaseSettings):
             parts = urlsplit(value)
             if parts.scheme not in ("http", "https") or not parts.hostname or any(c.isspace() for c in value):
                 raise ValueError("not an address: it has to look like https://host/path")
+        return value
+
+    @field_validator("backup_url", "media_backup_url")
+    @classmethod
+    def _target(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            # Nothing but a name: with keys before it, they would be printed wherever the place is named.
+            is_bucket = parts.scheme == "s3" and re.fullmatch(r"[\w.-]+", parts.netloc)
+            is_folder = parts.scheme == "file" and not parts.netloc and len(parts.path) > 1
+            # What follows these characters is no part of the path, and would be left off without a word.
+            if not (is_bucket or is_folder) or "?" in value or "#" in value:
+                raise ValueError(
+                    "it has to look like s3://bucket/prefix, or file:///folder, without keys; # is %23 and ? is %3F"
+                )
         return value
 
     @field_validator("gemini_api_key", "openai_api_key", "replicate_api_token")
@@ -266,6 +298,35 @@ class Settings(BaseSettings):
             raise ValueError("IMAGE_MODELS is empty: name one model, or two: for text, and for text with a picture")
         return self
 
+    @model_validator(mode="after")
+    def _backups_fit_together(self) -> Self:
+        if self.litestream_enabled and self.backup_url is None:
+            raise ValueError("Litestream needs BACKUP_URL: s3://bucket/prefix, or file:///folder")
+        if self.litestream_enabled and not self.resolved_database_url.startswith("sqlite"):
+            raise ValueError("Litestream is for SQLite; for PostgreSQL see docs/operations/postgres.md")
+        key = self.backup_access_key_id or self.aws_access_key_id
+        secret = self.backup_secret_access_key or self.aws_secret_access_key
+        for name, url in (("BACKUP_URL", self.backup_url), ("MEDIA_BACKUP_URL", self.media_backup_url)):
+            if url is not None and url.startswith("s3:") and (key is None or secret is None):
+                raise ValueError(
+                    f"{name} is a bucket: set BACKUP_ACCESS_KEY_ID and BACKUP_SECRET_ACCESS_KEY, or those of AWS"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _media_backup_is_apart(self) -> Self:
+        if self.media_backup_url is None:
+            return self
+        if self.backup_url is not None and _is_around(self.backup_url, self.media_backup_url):
+            raise ValueError("MEDIA_BACKUP_URL and BACKUP_URL are one inside the other: give each a place of its own")
+        is_same_server = self.backup_endpoint_url in (None, self.s3_endpoint_url)
+        if self.media_backend == "s3" and is_same_server and urlsplit(self.media_backup_url).netloc == self.s3_bucket:
+            raise ValueError("MEDIA_BACKUP_URL is the bucket of the media themselves: a copy has to be somewhere else")
+        media = (self.data_dir / "media").resolve().as_uri()
+        if self.media_backend == "local" and _is_around(media, self.media_backup_url):
+            raise ValueError("MEDIA_BACKUP_URL is the folder of the media themselves: a copy has to be somewhere else")
+        return self
+
     @property
     def is_local(self) -> bool:
         """Development and test: the service issues tokens itself and keeps its doors open."""
@@ -305,3 +366,9 @@ class Settings(BaseSettings):
     def base_url(self) -> str:
         """The base of absolute URLs, without a trailing slash. `serve` sets PUBLIC_BASE_URL to the bound address."""
         return (self.public_base_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+def _is_around(one: str, other: str) -> bool:
+    """Whether one of these places lies in the other, or is it."""
+    first, second = (f"{url.rstrip('/')}/" for url in (one, other))
+    return first.startswith(second) or second.startswith(first)

@@ -130,6 +130,20 @@ class Metrics:
             VERSION, platform.python_version()
         ).set(1)
         self._gauge("asyncio_tasks", "Tasks of the event loop: what leaks shows here first").set_function(_count_tasks)
+        self.backup_restarts = self._counter("backup_restarts", "Times that Litestream had ended and was started again")
+        self.backup_errors = self._counter("backup_errors", "What Litestream could not do, by reason", "reason")
+        # Not a number without a backup: no alert is about what nobody wants.
+        self._backup_up = self._unknown("backup_up", "1 while changes arrive at the backup, or the last dump was made")
+        self._backup_lag = self._unknown("backup_lag_seconds", "For how long a change has been waiting to arrive")
+        self._backup_wal = self._unknown("backup_wal_bytes", "Size of the log that Litestream copies and shortens")
+        self._backup_dump = self._unknown("backup_dump_timestamp_seconds", "When the newest dump was made; 0: none is")
+        self._backup_stale = self._unknown("backup_proof_stale", "1 when for too long no drill has proved anything")
+        self._backup_proven = self._unknown(
+            "backup_proven_timestamp_seconds", "When the state was that was last restored without a finding"
+        )
+        self._backup_point = self._unknown("backup_recovery_point_seconds", "What the last drill would have lost")
+        self._backup_time = self._unknown("backup_recovery_seconds", "How long the restore of the last drill took")
+        self._backup_findings = self._unknown("backup_findings", "What the last drill has found to be wrong")
         self._caches = _CacheCollector()
         self.registry.register(self._caches)
         for kind in ("read", "write"):
@@ -241,6 +255,27 @@ class Metrics:
 
         self._disk_free.set_function(free)
 
+    def watch_backup(
+        self,
+        is_up: Callable[[], float],
+        lag_seconds: Callable[[], float],
+        wal_bytes: Callable[[], float],
+        proven: "ProvenBackup",
+    ) -> None:
+        """All are asked at each scrape."""
+        self._backup_up.set_function(is_up)
+        self._backup_lag.set_function(lag_seconds)
+        self._backup_wal.set_function(wal_bytes)
+        self._backup_stale.set_function(lambda: float(proven.is_stale))
+        self._backup_proven.set_function(lambda: _number(proven.proven_seconds))
+        self._backup_point.set_function(lambda: _number(proven.recovery_point_seconds))
+        self._backup_time.set_function(lambda: _number(proven.recovery_seconds))
+        self._backup_findings.set_function(lambda: _number(proven.findings))
+
+    def watch_dumps(self, newest_at: Callable[[], float]) -> None:
+        """`newest_at` is in seconds since the epoch, 0 without a dump; asked at each scrape."""
+        self._backup_dump.set_function(newest_at)
+
     def watch_sockets(self, counts: "SocketCounts") -> None:
         """Read at each scrape, so that an event pays for no metric."""
         self.registry.register(_SocketCollector(counts))
@@ -263,6 +298,11 @@ class Metrics:
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
+
+    def _unknown(self, name: str, documentation: str) -> Gauge:
+        gauge = self._gauge(name, documentation)
+        gauge.set(math.nan)
+        return gauge
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(name, documentation, labels, registry=self.registry)
@@ -292,6 +332,29 @@ class _CacheCollector(Collector):
             for name, values in counters.items():
                 held.add_metric((name,), getattr(values, field))
             yield held
+
+
+class ProvenBackup(Protocol):
+    """What the last drill has shown; None: there was none."""
+
+    @property
+    def is_stale(self) -> bool: ...
+
+    @property
+    def proven_seconds(self) -> float | None: ...
+
+    @property
+    def recovery_point_seconds(self) -> float | None: ...
+
+    @property
+    def recovery_seconds(self) -> float | None: ...
+
+    @property
+    def findings(self) -> int | None: ...
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 class SocketCounts(Protocol):

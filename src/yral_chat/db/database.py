@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, T
 
 from loguru import logger
 
+from yral_chat.core.failures import CannotGoOn
 from yral_chat.core.tracing import Cause
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.accounts import AccountRepository
@@ -22,12 +23,15 @@ from yral_chat.db.repositories.counters import CounterRepository
 from yral_chat.db.repositories.events import EventRepository
 from yral_chat.db.repositories.influencer_versions import InfluencerVersionRepository
 from yral_chat.db.repositories.influencers import InfluencerRepository
+from yral_chat.db.repositories.installation import InstallationRepository
 from yral_chat.db.repositories.jobs import JobRepository
 from yral_chat.db.repositories.media import MediaRepository
 from yral_chat.db.repositories.memories import MemoryRepository
 from yral_chat.db.repositories.messages import MediaUrl, MessageRepository
 from yral_chat.db.repositories.participants import ParticipantRepository
 from yral_chat.db.repositories.pictures import PictureRepository
+from yral_chat.db.repositories.places import PlaceRepository
+from yral_chat.db.repositories.restores import RestoreRepository
 from yral_chat.db.repositories.settings import SettingsRepository
 from yral_chat.db.repositories.turns import TurnRepository
 from yral_chat.db.repositories.usage import UsageRepository
@@ -88,6 +92,10 @@ class UnitOfWork:
         return InfluencerVersionRepository(self._executor)
 
     @cached_property
+    def installation(self) -> InstallationRepository:
+        return InstallationRepository(self._executor)
+
+    @cached_property
     def audit(self) -> AuditRepository:
         return AuditRepository(self._executor)
 
@@ -118,6 +126,14 @@ class UnitOfWork:
     @cached_property
     def accounts(self) -> AccountRepository:
         return AccountRepository(self._executor)
+
+    @cached_property
+    def restores(self) -> RestoreRepository:
+        return RestoreRepository(self._executor)
+
+    @cached_property
+    def places(self) -> PlaceRepository:
+        return PlaceRepository(self._executor)
 
     def after_commit(self, callback: AfterCommit) -> None:
         """Runs `callback` on the event loop once this unit is committed, in the order of the commits.
@@ -176,11 +192,11 @@ class Database(Protocol):
         ...
 
 
-class DatabaseInUse(Exception):
+class DatabaseInUse(CannotGoOn):
     """Another process serves this database."""
 
 
-class DatabaseUnusable(Exception):
+class DatabaseUnusable(CannotGoOn):
     """The database cannot be opened or is not ours; the message says what to do. Nothing was changed."""
 
 

@@ -2,19 +2,23 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from yral_chat.db.backends import backend_of
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.migrations import check_revision, find_revision
-from yral_chat.db.postgres import connect_postgres, create_postgres_engine
 from yral_chat.db.serve_lock import SERVE_LOCK
 from yral_chat.db.sqlite import check_file, create_viewer_engine, database_path, load_driver, lock_path
+
+WAL_HEADER_BYTES: Final = 32  # https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -42,21 +46,34 @@ def _inspect_sqlite(path: Path) -> Inspection:
     check_file(path)
     if not path.exists():
         return Inspection(str(path), is_there=False)
-    wal, index = Path(f"{path}-wal"), Path(f"{path}-shm")
+    wal = Path(f"{path}-wal")
     found = Inspection(
         str(path),
         size=path.stat().st_size,
         wal_size=wal.stat().st_size if wal.exists() else 0,
-        is_served=_is_locked(lock_path(path)),
+        is_served=is_served(path),
         version=load_driver().sqlite_version,
     )
-    if index.exists():
-        # As a reader beside the server, or after a crash: the log is read with the index that lies there.
-        return _look_into(found, path, "mode=ro&readonly_shm=1")
-    if found.wal_size:
+    options = viewer_options(path)
+    if options is None:
         return msgspec.structs.replace(found, is_open_to_view=False)
-    # Nobody has it open. Without this word SQLite would create both files to look.
-    return _look_into(found, path, "immutable=1")
+    return _look_into(found, path, options)
+
+
+def viewer_options(path: Path) -> str | None:
+    """How to look into the SQLite database at `path` without changing a file, for `create_viewer_engine`; None: its
+    log can only be read by changing files.
+    """
+    wal, index = Path(f"{path}-wal"), Path(f"{path}-shm")
+    size = wal.stat().st_size if wal.exists() else 0
+    if index.exists() and (is_served(path) or size != WAL_HEADER_BYTES):
+        # As a reader beside the server, or after a crash: the log is read with the index that lies there.
+        return "mode=ro&readonly_shm=1"
+    if size > WAL_HEADER_BYTES:
+        return None
+    # Nobody has it open, and nothing is in the log. Without this word SQLite would create both files to look, and say
+    # "locking protocol", after ten seconds, of a log that ends with its header (3.53).
+    return "immutable=1"
 
 
 def _look_into(found: Inspection, path: Path, options: str) -> Inspection:
@@ -72,16 +89,52 @@ def _look_into(found: Inspection, path: Path, options: str) -> Inspection:
     return msgspec.structs.replace(found, revision=revision, damage="" if answer == "ok" else answer)
 
 
+def find_installation(path: Path) -> str | None:
+    """The name of the SQLite database at `path`, which nobody else may have open: None without one, or with an empty
+    one; the empty text for one without a name, which is ours of an earlier version or not ours at all.
+
+    Leaves the write-ahead log as it is: Litestream goes on in it. The last connection to close would write it into the
+    database, if it could write. Raises DatabaseUnusable.
+    """
+    check_file(path)
+    if not path.exists() or not path.stat().st_size:
+        return None
+    try:
+        with reading_all(path) as connection:
+            names = set(inspect(connection).get_table_names())
+            if "installation" not in names:
+                return "" if names else None
+            return str(connection.exec_driver_sql("SELECT id FROM installation").scalar())
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"{path} cannot be read ({error.orig}); it was left untouched.") from error
+
+
+@contextmanager
+def reading_all(path: Path) -> Iterator[Connection]:
+    """A connection that reads, also what is in the log alone, and leaves that as it is. Raises DBAPIError."""
+    opener, reader = create_viewer_engine(path, "mode=rw"), create_viewer_engine(path, "mode=ro")
+    try:
+        with opener.connect() as first:
+            first.exec_driver_sql("PRAGMA schema_version").close()  # also where the schema cannot be read
+            last = reader.connect()
+            last.exec_driver_sql("PRAGMA schema_version").close()  # only now it has the log open
+        with last:
+            yield last
+    finally:
+        opener.dispose()
+        reader.dispose()
+
+
 def _revision(connection: Connection) -> str | None:
     revision = find_revision(connection)
     check_revision(revision)
     return revision
 
 
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock that `SQLiteDatabase.lock` takes."""
+def is_served(path: Path) -> bool:
+    """Whether a process serves the SQLite database at `path`: it holds the lock that `SQLiteDatabase.lock` takes."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -93,6 +146,13 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
+def is_served_at(url: str) -> bool:
+    """Whether a process serves the database at `url`. Raises DatabaseUnusable when it is out of reach."""
+    if backend_of(url) == "sqlite":
+        return is_served(database_path(url))
+    return _inspect_postgres(url).is_served
+
+
 # https://www.postgresql.org/docs/15/view-pg-locks.html: a 64-bit key is shown in two halves, with objsubid 1.
 _SERVED = text(
     "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
@@ -102,6 +162,8 @@ _SERVED = text(
 
 
 def _inspect_postgres(url: str) -> Inspection:
+    from yral_chat.db.postgres import connect_postgres, create_postgres_engine  # lazily, as in backends.py
+
     address = make_url(url)
     engine = create_postgres_engine(url)
     try:

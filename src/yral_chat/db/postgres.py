@@ -6,7 +6,8 @@ order as SQLite's single writer. Deadlocks and serialisation failures run the un
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Concatenate
 
@@ -86,6 +87,17 @@ def connect_postgres(engine: Engine, url: str) -> Connection:
             f"PostgreSQL at {address.host}:{address.port or 5432} cannot be reached or refuses the login. "
             "Check DATABASE_URL and that the server runs."
         ) from error
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """One connection, for a command. Raises DatabaseUnusable."""
+    engine = create_postgres_engine(url)
+    try:
+        with connect_postgres(engine, url) as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def translate(error: Exception) -> Exception:

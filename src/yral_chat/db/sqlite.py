@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Concatenate
+from urllib.parse import quote
 
 from loguru import logger
 from sqlalchemy import Connection, Engine, create_engine
@@ -82,6 +83,11 @@ def database_path(url: str) -> Path:
     return Path(name)
 
 
+def file_url(path: Path) -> str:
+    """The URL of the database at `path`, whatever signs are in its name."""
+    return f"sqlite:///{quote(str(path.resolve()))}"
+
+
 def lock_path(path: Path) -> Path:
     """The file whose lock says that a process serves the database at `path`."""
     return Path(f"{path}.lock")
@@ -109,10 +115,13 @@ def check_file(path: Path) -> None:
         )
 
 
-def create_sqlite_engine(path: Path, *, is_reader: bool = False, cache_mb: int = 32) -> Engine:
+def create_sqlite_engine(
+    path: Path, *, is_reader: bool = False, cache_mb: int = 32, is_replicated: bool = False
+) -> Engine:
     """An engine whose connections never begin by themselves: the threads below say BEGIN and COMMIT.
 
-    `cache_mb` is what a connection keeps of the file in memory, at most.
+    `cache_mb` is what a connection keeps of the file in memory, at most. `is_replicated`: Litestream, which must see
+    each change before, brings the log into the file; we do not.
     """
     driver = load_driver()
 
@@ -124,6 +133,8 @@ def create_sqlite_engine(path: Path, *, is_reader: bool = False, cache_mb: int =
             connection.execute(pragma)
         connection.execute(f"PRAGMA cache_size=-{cache_mb * 1024}")
         connection.execute("PRAGMA query_only=ON" if is_reader else "PRAGMA journal_mode=WAL")
+        if is_replicated:
+            connection.execute("PRAGMA wal_autocheckpoint=0")
         return connection
 
     return create_engine(
@@ -143,16 +154,21 @@ def create_viewer_engine(path: Path, options: str = "mode=ro") -> Engine:
     return create_engine(
         "sqlite://",
         module=driver,
-        creator=lambda: driver.connect(uri, uri=True, timeout=5, isolation_level=None),
+        creator=lambda: driver.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",
     )
 
 
+def error_code(error: Exception) -> int:
+    """SQLite's extended result code; 0 when it has nothing to do with it."""
+    return getattr(getattr(error, "orig", error), "sqlite_errorcode", None) or 0
+
+
 def translate(error: Exception) -> Exception:
     """A database failure as the refusal that people read; everything else as it is."""
-    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
-    if code is None:
+    code = error_code(error)
+    if not code:
         return error
     if code & 0xFF == SQLITE_FULL:
         return StorageFull()
@@ -193,11 +209,13 @@ class SQLiteDatabase:
         media_url: MediaUrl = str,
         *,
         cache_mb: int = 32,
+        is_replicated: bool = False,
         max_waiting: int = MAX_WAITING,
         observe: Observe = unobserved,
     ) -> None:
         self.path = database_path(url)
         self._cache_mb = cache_mb
+        self._is_replicated = is_replicated
         self._observe = observe
         self._media_url = media_url
         self._writes: Line[Work] = Line(max_waiting)
@@ -206,7 +224,7 @@ class SQLiteDatabase:
         self._engines: list[Engine] = []
         self._busy = 0
         self._lock_file: int | None = None
-        self._is_open = False
+        self._is_open = self._was_open = False
 
     def lock(self) -> None:
         """See `Database.lock`: an flock on `<database>.lock`, freed by the kernel when the process ends."""
@@ -231,10 +249,13 @@ class SQLiteDatabase:
         self._start("db-writer", self._write_forever, is_reader=False)
         for number in range(READERS):
             self._start(f"db-reader-{number}", self._read_forever, is_reader=True)
-        self._is_open = True
+        self._is_open = self._was_open = True
+        self._note("open")
 
     def _start(self, name: str, target: Callable[[Connection], None], *, is_reader: bool) -> None:
-        engine = create_sqlite_engine(self.path, is_reader=is_reader, cache_mb=self._cache_mb)
+        engine = create_sqlite_engine(
+            self.path, is_reader=is_reader, cache_mb=self._cache_mb, is_replicated=self._is_replicated
+        )
         thread = threading.Thread(target=target, args=(engine.connect(),), name=name, daemon=True)
         self._engines.append(engine)
         self._threads.append(thread)
@@ -251,8 +272,17 @@ class SQLiteDatabase:
         for engine in self._engines:
             engine.dispose()
         if self._lock_file is not None:
+            if self._was_open:
+                self._note("")
             os.close(self._lock_file)
             self._lock_file = None
+
+    def _note(self, word: str) -> None:
+        """In the file of the lock: whoever comes next sees whether we have come to a proper end (damage.py)."""
+        if self._lock_file is not None:
+            os.ftruncate(self._lock_file, 0)
+            os.pwrite(self._lock_file, word.encode(), 0)
+            os.fsync(self._lock_file)
 
     def pool(self) -> tuple[int, int]:
         return READERS + 1, self._busy

@@ -311,7 +311,8 @@ audit_events = Table(
     metadata,
     # What an operator has to be able to look up: bans, crises, erasures. No message texts.
     Column("id", Text, primary_key=True),
-    Column("action", Text, nullable=False),  # influencer.banned, influencer.unbanned, crisis.marked, account.erased
+    # influencer.banned, influencer.unbanned, crisis.marked, account.erased, conversation.restored
+    Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),  # the influencer, conversation or user
     Column("reason", Text, nullable=False),
     Column("details", Text, nullable=False),  # JSON
@@ -431,4 +432,12 @@ counter_deltas = Table(
     Column("user_messages", Integer, nullable=False),
     Column("all_messages", Integer, nullable=False),
     Index("ix_counter_deltas_influencer", "influencer_id"),
+)
+
+# One row, made by the migration: the name under which backups know this database (docs/decisions/0018).
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _time("created_at"),
 )

@@ -44,7 +44,8 @@ class BackgroundModel:
 
 
 def _tab_of(job: Job) -> Tab:
-    payload, key = job.payload, f"{job.name}:{job.id}"
+    # A dead job that is tried again counts its attempts from 1 again, and is created anew.
+    payload, key = job.payload, f"{job.name}:{job.id}:{job.created_at}"
     tab = Tab(
         payload["user_id"],
         payload["influencer_id"],

@@ -1,5 +1,7 @@
 """What goes for good."""
 
+import hashlib
+
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation
 from yral_chat.services.media.service import remove_files
@@ -20,3 +22,8 @@ def erase_conversation(uow: UnitOfWork, conversation: StoredConversation) -> Non
     remove_files(uow, uow.media.delete_unused(files))
     persona = conversation.influencer_id or NO_PERSONA
     uow.counters.add(persona, conversations=-1, all_messages=-conversation.message_count)
+
+
+def name_of_deleted(influencer_id: str) -> str:
+    """As long as the name of a persona may be, none of its owner's words, and unique."""
+    return f"deleted{hashlib.sha256(influencer_id.encode()).hexdigest()[:8]}"

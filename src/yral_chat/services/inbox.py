@@ -9,6 +9,8 @@ from yral_chat.core.config import Settings
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.realtime.hub import Hub, Listener, replay_frame
 
+RESYNC = "resync"
+
 
 class InboxService:
     """Sockets of the users' inboxes (contract section 10)."""
@@ -49,6 +51,9 @@ class InboxService:
         found = uow.events.list_since(user_id, since, oldest)
         if not found or found[0][0] != since + 1:
             return newest, [_resync(newest)]
+        if told := [data for _, event, data in found if event == RESYNC]:
+            # More has changed meanwhile than events tell (services/restores), and whoever asks anew needs none of them.
+            return newest, [replay_frame(RESYNC, newest, told[-1])]
         return newest, [replay_frame(event, seq, self._renewed(data)) for seq, event, data in found]
 
     def _renewed(self, data: str) -> str:
@@ -66,4 +71,4 @@ class InboxService:
 
 
 def _resync(newest: int) -> str:
-    return replay_frame("resync", newest, '{"reason":"missed events are no longer kept"}')
+    return replay_frame(RESYNC, newest, '{"reason":"missed events are no longer kept"}')

@@ -21,6 +21,8 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.core.version import SERVICE_NAME, VERSION
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.counters import Totals
+from yral_chat.services.backups.postgres import PostgresBackup
+from yral_chat.services.backups.service import BackupService
 from yral_chat.services.job_runner import JobRunner
 from yral_chat.services.turns import TurnEngine
 
@@ -69,6 +71,7 @@ class StatusService:
         image_model: ImageModel | None,
         *,
         push: Webhook,
+        backup: BackupService | PostgresBackup | None,
         jobs: JobRunner,
         metrics: Metrics,
     ) -> None:
@@ -81,6 +84,7 @@ class StatusService:
         self._storage = storage
         self._generators = {"transcription": transcriber, "images": image_model}
         self._push = push
+        self._backup = backup
         self._metrics = metrics
         # Each is asked for by anybody, or by machines: however often, the database is read once a second.
         self._probe = Fresh(self._probe_database, patience=DATABASE_SECONDS)
@@ -104,6 +108,8 @@ class StatusService:
                 services[name] = _of_circuit(_best(generator.circuits().values()), "the provider fails")
         if self._push.is_enabled:
             services["push"] = _of_circuit(self._push.breaker, "the receiver of pushes fails")
+        if self._backup is not None:
+            services["backup"] = self._backup_service(self._backup)
         services |= self._models()
         return {
             "status": _overall(services),
@@ -180,6 +186,12 @@ class StatusService:
             return _of_circuit(worst, failing)
         error = failing if state == "down" else None
         return service(state, circuit="closed" if circuits else None, error=error)
+
+    @staticmethod
+    def _backup_service(backup: BackupService | PostgresBackup) -> Service:
+        state, error = backup.condition()
+        lag = backup.lag_seconds
+        return service(state, error=error, latency_ms=None if lag is None else round(lag * 1000))
 
     def _models(self) -> dict[str, Service]:
         services: dict[str, Service] = {}

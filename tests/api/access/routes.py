@@ -186,4 +186,6 @@ ROUTES = (
     Route("POST", f"{A}/jobs/retry", ADMIN, 200, sends({"id": "no-such-job"})),
     Route("POST", f"{A}/jobs/purge", ADMIN),
     Route("POST", f"{A}/log-level", ADMIN, 200, sends({"reset": True})),
+    # There is no copy here, which only those are told who may ask: tests/api/test_restores.py has one.
+    Route("POST", f"{A}/restores", ADMIN, 404, sends({"file": "copy.db", "user_id": "somebody"})),
 )

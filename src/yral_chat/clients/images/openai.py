@@ -10,6 +10,7 @@ from yral_chat.clients.openai import BASE_URL
 from yral_chat.clients.resilience import CircuitBreaker
 from yral_chat.clients.vendor_answers import Demand, answer_to, plain_headers
 from yral_chat.clients.vendor_http import VendorHttp
+from yral_chat.core.decoding import decode
 
 # The one size that every model behind this protocol knows.
 SIZE = "1024x1024"
@@ -30,9 +31,6 @@ class _Usage(msgspec.Struct):
 class _Response(msgspec.Struct):
     data: list[_Item] | None = None
     usage: _Usage | None = None
-
-
-_DECODER = msgspec.json.Decoder(_Response)
 
 
 class OpenAIImagesClient:
@@ -87,8 +85,8 @@ class OpenAIImagesClient:
                 max_bytes=MAX_ENCODED_BYTES,
             )
             try:
-                answer = _DECODER.decode(await answer_to(self._http, demand, deadline))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                answer = decode(await answer_to(self._http, demand, deadline), _Response)
+            except msgspec.DecodeError as error:
                 raise ModelFailure("unreachable", "an unreadable answer") from error
             told = answer.usage or _Usage()
             record.call.usage = Usage(

@@ -22,6 +22,7 @@ from yral_chat.clients.request_body import Base64, JsonBody
 from yral_chat.clients.resilience import Backoff, CircuitBreaker, seconds_left
 from yral_chat.clients.vendor_answers import Demand, answer_to, plain_headers
 from yral_chat.clients.vendor_http import SILENCE_SECONDS, VendorHttp
+from yral_chat.core.decoding import decode
 
 BASE_URL = "https://api.replicate.com/v1"
 
@@ -54,9 +55,6 @@ class Prediction(msgspec.Struct):
     output: Any = None
     error: Any = None
     urls: _Urls = msgspec.field(default_factory=_Urls)
-
-
-_DECODER = msgspec.json.Decoder(Prediction)
 
 
 class ReplicateClient:
@@ -204,8 +202,8 @@ class ReplicateClient:
 
 def _read(body: bytes) -> Prediction:
     try:
-        return _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode(body, Prediction)
+    except msgspec.DecodeError as error:
         raise ModelFailure("unreachable", "an unreadable prediction") from error
 
 

@@ -7,8 +7,9 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -51,6 +52,21 @@ class LocalFolder:
 
     async def get(self, key: str, max_bytes: int) -> bytes:
         return await asyncio.to_thread(self._read, key, max_bytes)
+
+    async def size_of(self, key: str) -> int | None:
+        try:
+            return (await asyncio.to_thread(self.find, key)).status.st_size
+        except MediaNotFound:
+            return None
+
+    async def open(self, key: str) -> AsyncGenerator[bytes, None]:
+        path = (await asyncio.to_thread(self.find, key)).path
+        try:
+            return _chunks_of(await asyncio.to_thread(path.open, "rb", buffering=0))
+        except FileNotFoundError as error:  # deleted a moment ago
+            raise MediaNotFound from error
+        except OSError as error:
+            raise _failure(error) from error
 
     async def delete(self, keys: Sequence[str]) -> None:
         await asyncio.to_thread(self._delete, keys)
@@ -138,6 +154,16 @@ class LocalFolder:
             with suppress(FileNotFoundError):  # another process, or finished meanwhile
                 if path.stat().st_mtime < oldest:
                     path.unlink()
+
+
+async def _chunks_of(file: FileIO) -> AsyncGenerator[bytes, None]:
+    try:
+        while chunk := await asyncio.to_thread(file.read, COPY_BYTES):
+            yield chunk
+    except OSError as error:
+        raise _failure(error) from error
+    finally:
+        file.close()
 
 
 def _sync(folder: Path) -> None:

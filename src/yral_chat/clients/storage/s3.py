@@ -43,7 +43,7 @@ DELETIONS_AT_ONCE: Final = 8
 # Of a URL that is used at once. Clocks may differ by a little.
 OWN_URL_SECONDS: Final = 300
 
-Method = Literal["GET", "PUT", "DELETE"]
+Method = Literal["GET", "HEAD", "PUT", "DELETE"]
 Chunks = AsyncGenerator[bytes, None]
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and MinIO's and Ceph's words for a full disk
@@ -120,6 +120,15 @@ class S3Bucket:
                 if len(data) > max_bytes:
                     raise PayloadTooLarge("The file is too large", details={"limit": max_bytes, "unit": "bytes"})
         return bytes(data)
+
+    async def size_of(self, key: str) -> int | None:
+        if not is_key(key):
+            return None
+        try:
+            answer = await self._ask("HEAD", key)
+        except MediaNotFound:
+            return None
+        return answer.content_length
 
     async def delete(self, keys: Sequence[str]) -> None:
         """One request each: not every S3 has the one that deletes many. All are tried before one failure is raised."""

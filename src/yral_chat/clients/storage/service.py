@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 from yral_chat.clients.circuits import build_breaker
@@ -67,6 +67,14 @@ class StorageService:
     async def get(self, key: str, *, max_bytes: int) -> bytes:
         """The content. Raises MediaNotFound, and PayloadTooLarge for more than `max_bytes`."""
         return await (self._bucket or self._folder).get(key, max_bytes)
+
+    async def size_of(self, key: str) -> int | None:
+        """In bytes; None when it is not there."""
+        return await (self._bucket or self._folder).size_of(key)
+
+    async def open(self, key: str) -> AsyncGenerator[bytes, None]:
+        """The content piece by piece, wherever it is. Raises MediaNotFound."""
+        return (await self._bucket.open(key)).chunks if self._bucket is not None else await self._folder.open(key)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Removes what is there of `keys`."""

@@ -9,6 +9,7 @@ from yral_chat.core.clock import now
 from yral_chat.core.ids import new_id
 from yral_chat.db.execution import Executor, Statement
 from yral_chat.db.repositories.influencers import STATUS_RANK
+from yral_chat.db.repositories.jobs import ERASE_JOB
 from yral_chat.db.repositories.media import MediaObject
 from yral_chat.db.tables import (
     audit_events,
@@ -193,8 +194,29 @@ _REWRITE = Statement(
 )
 _DELETE_JOB = Statement(delete(jobs).where(jobs.c.id == bindparam("job")))
 _ADD_AUDIT = Statement(insert(audit_events))
+_FIRST_ERASED = Statement(
+    select(func.min(audit_events.c.created_at)).where(
+        audit_events.c.action == ERASED, audit_events.c.created_at > bindparam("time")
+    )
+)
 _HAS_AUDIT = Statement(
     select(literal(1)).where(audit_events.c.id == bindparam("erasure"), audit_events.c.action == ERASED)
+)
+_WAS_ERASED_SINCE = Statement(
+    select(literal(1))
+    .where(
+        audit_events.c.subject == bindparam("pseudonym"),
+        audit_events.c.created_at >= bindparam("time"),
+        audit_events.c.action == ERASED,
+    )
+    .limit(1)
+)
+_OF_JOB = and_(jobs.c.is_dead.is_(False), jobs.c.name == ERASE_JOB)
+_IS_BEING_ERASED = Statement(
+    {
+        "sqlite": select(literal(1)).where(_OF_JOB, func.instr(jobs.c.payload, bindparam("text")) > 0).limit(1),
+        "postgresql": select(literal(1)).where(_OF_JOB, func.strpos(jobs.c.payload, bindparam("text")) > 0).limit(1),
+    }
 )
 
 
@@ -319,3 +341,14 @@ class AccountRepository:
     def is_finished(self, erasure_id: str) -> bool:
         """Whether this database has lived through that erasure."""
         return self._executor.one(_HAS_AUDIT, {"erasure": erasure_id}) is not None
+
+    def find_erased_since(self, time: int) -> int | None:
+        """When the first account was erased after `time`. Looks at the whole audit."""
+        row = self._executor.one(_FIRST_ERASED, {"time": time})
+        return None if row is None else row[0]
+
+    def is_going(self, user_id: str, pseudonym: str, since: int) -> bool:
+        """Whether the account is being erased, or was since that time (microseconds)."""
+        if self._executor.one(_IS_BEING_ERASED, {"text": orjson.dumps(user_id).decode()}) is not None:
+            return True
+        return self._executor.one(_WAS_ERASED_SINCE, {"pseudonym": pseudonym, "time": since}) is not None

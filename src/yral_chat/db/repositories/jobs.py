@@ -13,6 +13,10 @@ from yral_chat.core.tracing import Cause
 from yral_chat.db.execution import Executor, PageStatement, Statement
 from yral_chat.db.tables import jobs
 
+# What is queued under these names is not all in its rows yet (db/verification): costs of turns, and the rest of an
+# erasure.
+RECORD_JOB, ERASE_JOB = "turns.record", "accounts.erase"
+
 
 class Job(msgspec.Struct, frozen=True):
     """One piece of work. `attempts` counts the runs that were begun, with this one; `created_at` in microseconds;
@@ -104,6 +108,12 @@ _LIST = {
     )
     for is_dead in (False, True)
 }
+_OF_NAME = Statement(
+    select(jobs.c.id, jobs.c.payload)
+    .where(jobs.c.name == bindparam("job_name"), jobs.c.id > bindparam("after"))
+    .order_by(jobs.c.id)
+    .limit(bindparam("most"))
+)
 _REVIVE = (
     update(jobs)
     .where(jobs.c.is_dead.is_(True))
@@ -190,6 +200,11 @@ class JobRepository:
     def postpone(self, job_id: str, *, run_at: int, reason: str) -> None:
         """It was not tried: this run does not count."""
         self._executor.run(_POSTPONE, {"job": job_id, "at": run_at, "reason": reason[:500]})
+
+    def list_payloads(self, name: str, after: str, most: int) -> list[tuple[str, dict[str, Any]]]:
+        """(id, payload) of the next page of all jobs of this name, by id; also of those that run, and of dead ones."""
+        rows = self._executor.all(_OF_NAME, {"job_name": name, "after": after, "most": most})
+        return [(job_id, orjson.loads(payload)) for job_id, payload in rows]
 
     def has_due(self, names: Iterable[str]) -> bool:
         """Whether there is something to do under these names."""

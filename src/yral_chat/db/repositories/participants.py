@@ -50,6 +50,17 @@ _SET_READ = Statement(
     .where(_OF_CONVERSATION, _OF_PRINCIPAL)
     .values(unread_count=0, read_at=bindparam("time"), read_seq=bindparam("seq"))
 )
+_SAVE = Statement(
+    update(participants)
+    .where(_OF_CONVERSATION, _OF_PRINCIPAL)
+    .values(
+        unread_count=bindparam("unread"),
+        cleared_seq=bindparam("cleared"),
+        cleared_count=bindparam("count"),
+        read_seq=bindparam("read_through"),
+        is_hidden=bindparam("hidden"),
+    )
+)
 _LAST_READ = Statement(
     update(conversations)
     .where(
@@ -89,6 +100,21 @@ class ParticipantRepository:
     def find_side(self, conversation_id: str, principal_id: str) -> Side | None:
         row = self._executor.one(_SIDE, {"conversation": conversation_id, "principal": principal_id})
         return None if row is None else _to_side(row)
+
+    def save(self, conversation_id: str, side: Side) -> None:
+        """Writes over what there is of this side."""
+        self._executor.run(
+            _SAVE,
+            {
+                "conversation": conversation_id,
+                "principal": side.principal_id,
+                "unread": side.unread_count,
+                "cleared": side.cleared_seq,
+                "count": side.cleared_count,
+                "read_through": side.read_seq,
+                "hidden": side.is_hidden,
+            },
+        )
 
     def show(self, conversation_id: str, principal_id: str) -> None:
         """The conversation appears in this side's inbox."""

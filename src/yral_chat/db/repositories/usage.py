@@ -62,6 +62,7 @@ class OpenUsage(msgspec.Struct, frozen=True):
 
 _ADD = Statement(for_both(usage_events, lambda statement: statement.on_conflict_do_nothing(index_elements=["id"])))
 
+_KNOWN = select(usage_events.c.id).where(usage_events.c.id.in_(bindparam("ids", expanding=True)))
 _KEY = ["kind", "subject", "day"]
 _DAY = usage_days.c
 _COUNT_DAYS = Statement(
@@ -138,6 +139,10 @@ class UsageRepository:
         """Adds complete rows; one that is there already (same id) stays as it is."""
         if rows:
             self._executor.run_many(_ADD, rows)
+
+    def list_known(self, event_ids: list[str]) -> set[str]:
+        """Those of these rows that there are."""
+        return set(self._executor.connection.execute(_KNOWN, {"ids": event_ids}).scalars())
 
     # days
 

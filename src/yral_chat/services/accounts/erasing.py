@@ -3,7 +3,6 @@
 So nobody waits long for the database, and an erasure that a crash has cut off goes on where it was.
 """
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -14,12 +13,10 @@ from yral_chat.core.ids import pseudonym_of
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.conversations import StoredConversation, last_message_columns
 from yral_chat.services.accounts.erasure_log import Erasure
-from yral_chat.services.erasing import NO_PERSONA, erase_conversation
+from yral_chat.services.erasing import NO_PERSONA, erase_conversation, name_of_deleted
 from yral_chat.services.media.service import remove_files
 from yral_chat.services.usage import RECORD_JOB
 from yral_chat.services.usage.recording import user_day
-
-ERASE_JOB = "accounts.erase"
 
 # Rows in one unit of work: it holds SQLite's only writer for some milliseconds.
 CHUNK = 500
@@ -121,9 +118,7 @@ def erase_influencers(uow: UnitOfWork, user_id: str) -> Step:
     for influencer_id in found:
         if uow.accounts.unname_in_events(influencer_id, CHUNK) == CHUNK:
             return Step(has_more=True, influencer_ids=tuple(erased))
-        # As long as a name may be, none of the owner's words, and still unique.
-        name = f"deleted{hashlib.sha256(influencer_id.encode()).hexdigest()[:8]}"
-        uow.accounts.erase_influencer(influencer_id, name, now())
+        uow.accounts.erase_influencer(influencer_id, name_of_deleted(influencer_id), now())
         erased.append(influencer_id)
     return Step(has_more=len(found) == INFLUENCERS, influencer_ids=tuple(erased))
 

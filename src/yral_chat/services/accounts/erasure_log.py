@@ -5,10 +5,12 @@ the file is for its owner's eyes only, and it is all that is kept of such a pers
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from yral_chat.core.decoding import decode
 from yral_chat.core.errors import ServiceUnavailable, StorageFull
 from yral_chat.core.objects import Time
 
@@ -21,21 +23,30 @@ class Erasure(msgspec.Struct, frozen=True):
     at: Time
 
 
+def parse(data: bytes) -> list[Erasure]:
+    """The lines that are whole."""
+    found = []
+    for line in data.splitlines():
+        with suppress(msgspec.DecodeError):
+            found.append(decode(line, Erasure))
+    return found
+
+
 class ErasureLog:
     """The file `erasures.jsonl`. Methods block: not for the event loop."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, erasure: Erasure) -> None:
-        """Returns once it is on the disk. Raises StorageFull, ServiceUnavailable."""
+    def append(self, *erasures: Erasure) -> None:
+        """Returns once they are on the disk. Raises StorageFull, ServiceUnavailable."""
+        lines = b"".join(msgspec.json.encode(erasure) + b"\n" for erasure in erasures)
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(handle, b"\n" * (not self._ends_with_line()) + msgspec.json.encode(erasure) + b"\n")
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            with os.fdopen(handle, "ab") as file:  # writes all of it, or raises
+                file.write(b"\n" * (not self._ends_with_line()) + lines)
+                file.flush()
+                os.fsync(file.fileno())
             self._sync_folder()
         except OSError as error:
             if error.errno in (28, 122):  # ENOSPC, EDQUOT
@@ -44,15 +55,16 @@ class ErasureLog:
 
     def read(self) -> list[Erasure]:
         """All of them, oldest first. A line that a crash has cut off is none: its erasure had not begun."""
-        if not self._path.exists():
-            return []
-        found = []
-        for line in self._path.read_bytes().splitlines():
-            try:
-                found.append(msgspec.json.decode(line, type=Erasure))
-            except msgspec.DecodeError:
-                continue
-        return found
+        return parse(self._path.read_bytes()) if self._path.exists() else []
+
+    def merge(self, lines: bytes) -> int:
+        """Adds those of another copy of the log that this one does not have; returns how many."""
+        known = set(self.read())
+        # As keys of a dict, which keep their order: a line may stand there twice.
+        missing = [erasure for erasure in dict.fromkeys(parse(lines)) if erasure not in known]
+        if missing:
+            self.append(*missing)
+        return len(missing)
 
     def _ends_with_line(self) -> bool:
         with self._path.open("rb") as file:

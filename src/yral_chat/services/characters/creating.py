@@ -185,7 +185,10 @@ def find_existing(uow: UnitOfWork, user_id: str, persona: NewPersona) -> StoredI
         return stored
     if uow.influencers.is_person(persona.id):
         raise Conflict("This is the id of a person", details={"field": "bot_principal_id"})
-    if uow.influencers.find_id_by_name(persona.name) is not None:
+    named = uow.influencers.find_id_by_name(persona.name)
+    if named == persona.id:  # PostgreSQL: the same request was committed since we looked for its id
+        return find_existing(uow, user_id, persona)
+    if named is not None:
         raise Conflict("This name is taken", details={"field": "name"})
     return None
 

@@ -12,10 +12,9 @@ from yral_chat.clients.language_model import ModelCall
 from yral_chat.core.clock import day_of, now
 from yral_chat.core.ids import pseudonym_of
 from yral_chat.db.database import UnitOfWork
+from yral_chat.db.repositories.jobs import RECORD_JOB
 from yral_chat.db.repositories.usage import Counts, OpenUsage, Subject
 from yral_chat.services.usage.prices import Prices
-
-RECORD_JOB = "turns.record"
 
 
 class Spent(msgspec.Struct, frozen=True):

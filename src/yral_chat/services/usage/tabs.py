@@ -13,10 +13,11 @@ from yral_chat.core.clock import day_of, now
 from yral_chat.core.errors import AppError
 from yral_chat.core.ids import new_id
 from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.repositories.jobs import RECORD_JOB
 from yral_chat.db.repositories.usage import OpenUsage
 from yral_chat.services.usage.meter import Meter
 from yral_chat.services.usage.quotas import Bound, Quotas
-from yral_chat.services.usage.recording import RECORD_JOB, key_of, lost_call
+from yral_chat.services.usage.recording import key_of, lost_call
 
 
 class Tab:

@@ -38,9 +38,15 @@ export function dropThread(id) {
 export function upsertMessages(id, messages) {
   updateThread(id, (thread) => {
     const byId = new Map(thread.messages.map((message) => [message.id, message]));
-    for (const message of messages) byId.set(message.id, message);
+    for (const message of messages) byId.set(message.id, keepWords(byId.get(message.id), message));
     return { messages: [...byId.values()].sort((a, b) => a.sequence - b.sequence) };
   });
+}
+
+/** Socket, stream and history overtake each other: what was once transcribed is not unheard by an older state. */
+function keepWords(known, message) {
+  if (!known?.transcription || message.transcription) return message;
+  return { ...message, content: known.content, transcription: known.transcription };
 }
 
 export function findMessage(id, messageId) {

@@ -1,0 +1,94 @@
+"""`python -m benchmarks.drills [MEGABYTES]`: what a drill of a large database takes, beside its server.
+
+Not a part of `make bench`: the database alone takes half a minute to make.
+"""
+
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from benchmarks.large import fill
+from tests.backups.commands import arguments, environment
+from tests.backups.targets import Machine, bucket, replicated
+from tests.object_stores import Rclone
+from yral_chat.services.backups.proof import Proof, load_proof
+
+SAMPLE_SECONDS = 0.1
+ROUNDS = 3
+ARRIVAL_SECONDS = 600  # of the first snapshot
+
+
+class Used(msgspec.Struct):
+    """Of the drill's process and those that it starts, together. Bytes at the most; seconds."""
+
+    resident: int = 0
+    private: int = 0  # what the machine would have more without them
+    cpu_seconds: float = 0
+    seconds: float = 0
+
+    def look(self, process: psutil.Process) -> None:
+        resident = private = 0
+        for one in (process, *process.children(recursive=True)):
+            try:
+                found = one.memory_full_info()
+            except psutil.Error:  # it has just ended
+                continue
+            resident, private = resident + found.rss, private + found.uss
+        self.resident, self.private = max(self.resident, resident), max(self.private, private)
+
+
+async def drill(machine: Machine) -> tuple[Used, Proof]:
+    """One, watched."""
+    used, started = Used(), time.perf_counter()
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*arguments("backup", "drill"), env=environment(machine), stdout=pipe)
+    process, ended = psutil.Process(child.pid), asyncio.create_task(child.communicate())
+    while not ended.done():
+        try:
+            used.look(process)
+            times = process.cpu_times()
+            used.cpu_seconds = sum((times.user, times.system, times.children_user, times.children_system))
+        except psutil.Error:
+            break
+        await asyncio.wait([ended], timeout=SAMPLE_SECONDS)
+    await ended
+    used.seconds = time.perf_counter() - started
+    proof = load_proof(machine.data)
+    assert proof is not None
+    assert proof.is_proven, proof.findings
+    return used, proof
+
+
+async def main(megabytes: int) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="yral-drill-"))
+    try:
+        with Rclone(folder / "s3") as server:
+            machine = Machine(folder / "machine", bucket(server), LOG_LEVEL="WARNING")
+            machine.data.mkdir()
+            fill(machine.data / "yral_chat.db", megabytes * 1_000_000)
+            machine.start()
+            try:
+                await replicated(machine, ARRIVAL_SECONDS)
+                for _ in range(ROUNDS):
+                    used, proof = await drill(machine)
+                    print(
+                        f"{proof.bytes / 1e6:.0f} MB, {proof.rows} rows, proven: {proof.is_proven}, compared:"
+                        f" {proof.is_compared}, findings: {len(proof.findings)}; {used.seconds:.1f} s,"
+                        f" {used.cpu_seconds:.1f} s of CPU, recovery point {proof.recovery_point_seconds} s, recovery"
+                        f" {proof.recovery_seconds} s; memory {used.private / 1e6:.0f} MB private,"
+                        f" {used.resident / 1e6:.0f} MB resident"
+                    )
+            finally:
+                machine.service.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1150))

@@ -1,0 +1,5 @@
+"""python -m yral_chat.cli"""
+
+from yral_chat.cli import app
+
+app()

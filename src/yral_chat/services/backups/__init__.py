@@ -1,0 +1,1 @@
+"""Continuous backup of the SQLite database with Litestream, and the proof that it restores."""

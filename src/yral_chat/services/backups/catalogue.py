@@ -1,0 +1,210 @@
+"""What lies where at the target of the backups, and which of it is the present.
+
+    lease.json                         who backs up here (lease.py)
+    current.json                       which database this is the backup of: the marker
+    DATABASE/database.json             its generations, oldest first
+    DATABASE/erasures.jsonl            which accounts were erased (docs/decisions/0014)
+    DATABASE/GENERATION/ltx/…          what Litestream writes
+
+A generation is one unbroken history. After every restore a new one begins, so that what was written before and after it
+never mixes, and every point in time of either can still be restored.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from yral_chat.clients.backup_store import BackupStore, BackupStoreError
+from yral_chat.clients.litestream import Litestream, newest
+from yral_chat.core.clock import from_text, now, to_text
+from yral_chat.core.decoding import decode
+from yral_chat.core.ids import new_id
+from yral_chat.core.objects import Time
+from yral_chat.services.backups.histories import last
+
+T = TypeVar("T")
+
+CURRENT: Final = "current.json"
+LEASE: Final = "lease.json"
+
+# Why a generation began: the first of a database; after a restore; in a copy of the data folder; or as asked.
+Reason = Literal["first", "restored", "moved", "asked"]
+
+
+class CatalogueDamaged(BackupStoreError):
+    """One of these files is not what was written. Unlike a target that does not answer, that says something of it."""
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """One unbroken history. `has_arrived`: something of it was seen at the target, so that it is never empty again."""
+
+    id: str
+    begun_at: Time
+    reason: Reason
+    has_arrived: bool = False
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """`current.json`."""
+
+    database_id: str
+    changed_at: Time
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """`database.json`."""
+
+    database_id: str
+    generations: tuple[Generation, ...]
+
+
+class Catalogue:
+    """Reads and writes these files. Only the holder of the lease writes. Raises BackupStoreError."""
+
+    def __init__(self, store: BackupStore) -> None:
+        self._store = store
+        self._one_changes = asyncio.Lock()  # an entry that was read and is to be written
+
+    async def current(self) -> Entry | None:
+        """The database whose backup this is; None when there is none. Raises BackupStoreError for what is damaged."""
+        stored = await self._store.get(CURRENT)
+        if stored is None:
+            return None
+        marker = _decode(stored.data, Marker, CURRENT)
+        entry = await self.entry(marker.database_id)
+        if entry is None:
+            raise CatalogueDamaged(f"{CURRENT} names a database whose {entry_key(marker.database_id)} is missing")
+        return entry
+
+    async def entry(self, database_id: str) -> Entry | None:
+        key = entry_key(database_id)
+        stored = await self._store.get(key)
+        return None if stored is None else _decode(stored.data, Entry, key)
+
+    async def has_objects(self) -> bool:
+        """Whether there is anything but a lease and probes: a backup whose marker is gone, or somebody else's files."""
+        async for key, _, _ in self._store.list():
+            if key != LEASE and not key.startswith("probe-"):
+                return True
+        return False
+
+    async def begin(self, database_id: str, reason: Reason) -> Generation:
+        """A new generation of this database, which becomes the present one."""
+        generation = Generation(new_id(), to_text(now()), reason)
+        async with self._one_changes:
+            entry = await self.entry(database_id) or Entry(database_id, ())
+            await self._put(entry, (*entry.generations, generation))
+        await self._store.put(CURRENT, msgspec.json.encode(Marker(database_id, to_text(now()))))
+        return generation
+
+    async def note_arrived(self, database_id: str, generation_id: str) -> bool:
+        """Writes down that something of this generation is there; False while nothing is."""
+        if not await self._has_changes(place(database_id, generation_id)):
+            return False
+        async with self._one_changes:
+            if entry := await self.entry(database_id):
+                await self._put(entry, (_arrived(one, generation_id) for one in entry.generations))
+        return True
+
+    async def _has_changes(self, prefix: str) -> bool:
+        async for key, _, _ in self._store.list(prefix):
+            if key.endswith(".ltx"):
+                return True
+        return False
+
+    async def _put(self, entry: Entry, generations: Iterable[Generation]) -> None:
+        changed = msgspec.structs.replace(entry, generations=tuple(generations))
+        await self._store.put(entry_key(entry.database_id), msgspec.json.encode(changed))
+
+    async def forget_before(self, oldest: int, present: str) -> list[str]:
+        """Deletes generations of every database that were followed by another one before `oldest` (microseconds since
+        the epoch), never that with the id `present`; returns their ids.
+        """
+        # One that never had anything in it follows nothing: its start was cut.
+        found = [
+            (entry, generation)
+            for entry, generation in by_time(await self.list_databases())
+            if generation.id == present
+            or generation.has_arrived
+            or not await self._store.is_empty(place(entry.database_id, generation.id))
+        ]
+        over = [
+            (entry.database_id, generation.id)
+            for (entry, generation), (_, follower) in pairwise(found)
+            if generation.id != present and from_text(follower.begun_at) < oldest
+        ]
+        for database_id, generation_id in over:
+            await self._forget(database_id, generation_id)
+        return [generation_id for _, generation_id in over]
+
+    async def _forget(self, database_id: str, generation_id: str) -> None:
+        """Its objects go first: what is cut in between is repeated."""
+        await self._store.delete_all(place(database_id, generation_id))
+        async with self._one_changes:
+            entry = await self.entry(database_id) or Entry(database_id, ())
+            left = [one for one in entry.generations if one.id != generation_id]
+            if left:
+                await self._put(entry, left)
+            else:
+                await self._store.delete_all(database_id)
+
+    async def list_databases(self) -> list[Entry]:
+        """All that have ever been backed up here, the newest last."""
+        keys = [key async for key, _, _ in self._store.list() if key.endswith("/database.json")]
+        return [entry for key in sorted(keys) if (entry := await self.entry(key.split("/")[0])) is not None]
+
+
+def by_time(entries: Iterable[Entry]) -> list[tuple[Entry, Generation]]:
+    """All their generations, in the order of their beginnings."""
+    pairs = [(entry, generation) for entry in entries for generation in entry.generations]
+    return sorted(pairs, key=lambda pair: pair[1].begun_at)
+
+
+async def find_newest(
+    entry: Entry, litestream: Callable[[str, Generation], Litestream]
+) -> tuple[Generation, int] | None:
+    """The last generation of a database that has, or had, anything in it, and its last transaction; 0: that is missing.
+
+    Raises LitestreamError.
+    """
+    for generation in reversed(entry.generations):
+        found = newest(await litestream(entry.database_id, generation).files())
+        if found is not None or generation.has_arrived:
+            return generation, 0 if found is None else last(found)
+    return None
+
+
+def missing_text(name: str, generation: Generation) -> str:
+    """What to say of a generation whose objects are gone from the target of this name."""
+    return (
+        f"{name} had generation {generation.id} of the database, begun {generation.begun_at}, and nothing of it is "
+        "there now. Bring its objects back; or `yral-chat restore --at TIME` brings a state of before that; or start "
+        "with --new to begin anew."
+    )
+
+
+def _arrived(generation: Generation, generation_id: str) -> Generation:
+    return msgspec.structs.replace(generation, has_arrived=generation.has_arrived or generation.id == generation_id)
+
+
+def place(database_id: str, generation_id: str) -> str:
+    """Where Litestream writes a generation."""
+    return f"{database_id}/{generation_id}"
+
+
+def entry_key(database_id: str) -> str:
+    return f"{database_id}/database.json"
+
+
+def erasures_key(database_id: str) -> str:
+    return f"{database_id}/erasures.jsonl"
+
+
+def _decode(data: bytes, kind: type[T], key: str) -> T:
+    try:
+        return decode(data, kind)
+    except msgspec.DecodeError as error:
+        raise CatalogueDamaged(f"{key} is damaged") from error

@@ -1,0 +1,117 @@
+"""Whether the objects of a generation make a whole history: pure rules about their names and times.
+
+Level 9 has snapshots of the whole database, level 0 each second's changes, and those between have the same changes
+compacted. A restore begins with an object that begins at the first transaction, and goes on with objects of which each
+follows the one before.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+from operator import attrgetter
+from typing import Final
+
+from yral_chat.clients.litestream import LtxFile
+from yral_chat.core.clock import SECOND, to_text
+from yral_chat.services.backups.proof import Finding
+
+SNAPSHOTS: Final = 9
+# Litestream keeps level 0 for an hour (clients/litestream.py) and tidies up every few minutes.
+FINE_MICROS: Final = 50 * 60 * SECOND
+
+
+def find_gaps(files: Sequence[LtxFile], expected: int = 0) -> list[Finding]:
+    """What is missing, as far as one can tell from what is there; empty when every point of it can be restored.
+
+    `expected` is the last transaction that is known to have been sent; 0: nobody here knows.
+    """
+    ordered = sorted(files, key=lambda file: (file.level, first(file), last(file)))
+    by_level = {level: list(found) for level, found in groupby(ordered, key=attrgetter("level"))}
+    beginnings = [file for file in ordered if first(file) == 1]
+    if not beginnings:
+        return [Finding("snapshots", "Nothing is there that a restore could begin with.")]
+    return [
+        *_missing_end(files, expected),
+        *_gaps_in_levels(by_level),
+        *_late_beginnings(by_level, min(map(last, beginnings))),
+        *_early_ends(by_level),
+        *_fine_end_and_beginning(by_level),
+        *_unreachable(ordered),
+    ]
+
+
+def first(file: LtxFile) -> int:
+    return int(file.min_txid, 16)
+
+
+def last(file: LtxFile) -> int:
+    return int(file.max_txid, 16)
+
+
+def name(file: LtxFile) -> str:
+    """For people: its level, and which transactions it has."""
+    return f"{file.level}/{file.min_txid}-{file.max_txid}.ltx"
+
+
+def _missing_end(files: Sequence[LtxFile], expected: int) -> Iterator[Finding]:
+    newest = max(files, key=last)
+    if last(newest) < expected:
+        yield Finding(name(newest), f"What follows it, up to transaction {expected}, was sent and is not there.")
+
+
+def _gaps_in_levels(by_level: dict[int, list[LtxFile]]) -> Iterator[Finding]:
+    """Within a level each object begins where the one before has ended. A snapshot has everything in it."""
+    for level, files in by_level.items():
+        if level == SNAPSHOTS:
+            continue
+        for one, other in pairwise(files):
+            if first(other) > last(one) + 1:
+                yield Finding(
+                    name(other), f"What lies before it is missing: transactions {last(one) + 1} to {first(other) - 1}."
+                )
+
+
+def _late_beginnings(by_level: dict[int, list[LtxFile]], oldest: int) -> Iterator[Finding]:
+    """Compacted levels go back to the oldest state that a restore can begin with."""
+    for level, files in by_level.items():
+        if 0 < level < SNAPSHOTS and first(files[0]) > oldest + 1:
+            yield Finding(name(files[0]), f"The objects before it, back to transaction {oldest + 1}, are missing.")
+
+
+def _early_ends(by_level: dict[int, list[LtxFile]]) -> Iterator[Finding]:
+    """A level is compacted out of the one below it, which so goes at least as far, and keeps its last object."""
+    for level, files in by_level.items():
+        below = by_level.get(level - 1, [])
+        if 1 < level < SNAPSHOTS and max(map(last, below), default=0) < last(files[-1]):
+            text = f"What it was made of, in level {level - 1}, is missing: up to transaction {last(files[-1])}."
+            yield Finding(name(files[-1]), text)
+
+
+def _fine_end_and_beginning(by_level: dict[int, list[LtxFile]]) -> Iterator[Finding]:
+    """Level 0 has the newest change, and those of the last hour one by one."""
+    fine = by_level.get(0)
+    if not fine:
+        return
+    others = [file for level, files in by_level.items() if level > 0 for file in files]
+    newest = max(map(last, others), default=0)
+    if newest > last(fine[-1]):
+        yield Finding(name(fine[-1]), f"What follows it is missing: transactions up to {newest}, one by one.")
+    before = first(fine[0]) - 1
+    # When that was, or shortly after; nobody reaches that far where states are lost.
+    at = min((file.at for file in others if last(file) >= before), default=0)
+    if before and at > max(file.at for file in fine) - FINE_MICROS:
+        yield Finding(name(fine[0]), f"Changes of the last hour before it, up to transaction {before}, are missing.")
+
+
+def _unreachable(files: Sequence[LtxFile]) -> Iterator[Finding]:
+    """Every object's end can be restored: something leads there from a beginning."""
+    reached = 0
+    lost: list[LtxFile] = []
+    for file in sorted(files, key=lambda file: (last(file), first(file))):
+        if first(file) == 1 or (reached and first(file) <= reached + 1):
+            reached = max(reached, last(file))
+        elif last(file) > reached:
+            lost.append(file)
+    for file in lost[:1]:
+        yield Finding(
+            name(file), f"Nothing leads to it, nor to {len(lost) - 1} more: states from {to_text(file.at)} on are lost."
+        )

@@ -1,0 +1,271 @@
+"""`yral-chat restore` without a server, and what a backup holds: the whole database, as of a time."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from yral_chat.clients.backup_store import BackupStore, BackupStoreError, target_of
+from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, find_litestream
+from yral_chat.core.clock import SECOND, from_text
+from yral_chat.core.config import Settings
+from yral_chat.db import copies
+from yral_chat.db.contents import Contents, look_at_contents
+from yral_chat.db.damage import check_damage
+from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.sqlite import database_path, file_url
+from yral_chat.db.verification import Fault, examine
+from yral_chat.services.backups import erasures, restoring
+from yral_chat.services.backups.catalogue import Catalogue, Entry, Generation, by_time, find_newest, missing_text, place
+from yral_chat.services.backups.local import load_state, replacing
+from yral_chat.services.backups.restoring import Progress, RestoreFailed
+from yral_chat.services.backups.scratch import ScratchUnusable, require_room
+from yral_chat.services.backups.starting import End, LocalState
+from yral_chat.services.backups.verifying import Verifier
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A generation as the target has it. Times in microseconds since the epoch."""
+
+    database_id: str
+    generation: Generation
+    files: list[LtxFile]
+
+    @property
+    def oldest(self) -> int:
+        return min(file.at for file in self.files)
+
+    @property
+    def newest(self) -> int:
+        return max(file.at for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a restore has brought, and what became of the database that was there."""
+
+    path: Path
+    generation: Generation
+    txid: str
+    duration_ms: int
+    contents: Contents
+    faults: list[Fault]
+    kept: Path | None
+
+
+class Backups:
+    """The backups of one target. Raises RestoreFailed with a plain text; needs BACKUP_URL."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.backup_url is None:
+            raise RestoreFailed("BACKUP_URL is not set: nothing says where the backup is.")
+        self._settings = settings
+        self.store = BackupStore(target_of(settings, settings.backup_url))
+        self._catalogue = Catalogue(self.store)
+        try:
+            self._program = find_litestream(settings.litestream_path)
+        except LitestreamError as error:
+            raise RestoreFailed(str(error)) from error
+
+    @property
+    def name(self) -> str:
+        return self.store.target.name
+
+    async def list(self) -> list[Kept]:
+        """Every generation that has something in it, as `list_all`."""
+        return [kept for kept in await self.list_all() if kept.files]
+
+    async def list_all(self) -> Sequence[Kept]:
+        """Every generation, the oldest first; the newest of the present database is last."""
+        try:
+            present = await self._catalogue.current()
+            entries = await self._catalogue.list_databases()
+            if present is not None:
+                entries.sort(key=lambda entry: entry.database_id == present.database_id)
+            return [
+                Kept(entry.database_id, generation, await self.litestream(entry.database_id, generation).files())
+                for entry in entries
+                for generation in entry.generations
+            ]
+        except (BackupStoreError, LitestreamError) as error:
+            raise self._unusable(error) from error
+
+    def litestream(self, database_id: str, generation: Generation) -> Litestream:
+        settings = self._settings
+        prefix = place(database_id, generation.id)
+        return Litestream(
+            self._program, database_path(settings.resolved_database_url), self.store.target, prefix, settings.data_dir
+        )
+
+    async def find(self, at: str | None) -> tuple[Entry, Generation]:
+        """Where the newest state is; or that of the time `at` (RFC 3339), of whichever database it was then."""
+        try:
+            present = await self._present()
+            candidates = [(present, generation) for generation in present.generations]
+            if at is not None:
+                candidates = by_time(await self._catalogue.list_databases())
+            for entry, generation in reversed(candidates):
+                if at is not None and from_text(generation.begun_at) > from_text(at):
+                    continue
+                files = await self.litestream(entry.database_id, generation).files()
+                begun = min([file.at for file in files], default=from_text(generation.begun_at))
+                # Before its first object was whole the one before it is what there was.
+                if at is not None and begun + SECOND > from_text(at):
+                    continue
+                if files:
+                    return entry, generation
+                if generation.has_arrived:
+                    raise RestoreFailed(missing_text(self.name, generation))
+        except (BackupStoreError, LitestreamError) as error:
+            raise self._unusable(error) from error
+        raise RestoreFailed(f"{self.name} holds nothing of {'that time' if at else 'the database'}.")
+
+    async def last_sent(self, litestream: Litestream, generation_id: str) -> int:
+        """The last transaction that this machine has sent to this generation; 0: it has nothing to do with it."""
+        state = await asyncio.to_thread(load_state, self._settings.data_dir)
+        if state is None or (state.target, state.generation) != (self.name, generation_id):
+            return 0
+        try:
+            return (await litestream.position()).replicated_txid
+        except LitestreamError:  # nobody serves
+            return await asyncio.to_thread(restoring.last_local_txid, litestream.database) or 0
+
+    async def restore_to(self, to: Path, at: str | None, progress: Progress) -> Outcome:
+        """The newest state, or that of a time, as the new file `to`."""
+        entry, generation = await self.find(at)
+        litestream = self.litestream(entry.database_id, generation)
+        verifier = Verifier(self.store, litestream, place(entry.database_id, generation.id), self._settings)
+        try:
+            size = await verifier.bytes_then(at)
+        except (BackupStoreError, LitestreamError) as error:
+            raise self._unusable(error) from error
+        restored = await restoring.bring_back(litestream, to, at=at, size=size, progress=progress)
+        contents = await asyncio.to_thread(look_at_contents, to)
+        faults = (await asyncio.to_thread(examine, file_url(to))).faults
+        return Outcome(to, generation, restored.txid, restored.duration_ms, contents, faults, None)
+
+    async def restore_in_place(self, at: str | None, progress: Progress, *, is_forced: bool) -> Outcome:
+        """Puts it in the place of the database, which is kept aside; the caller holds the serve lock.
+
+        Refuses when that one has something newer, unless `is_forced`.
+        """
+        path = database_path(self._settings.resolved_database_url)
+        waiting = path.with_name(f"{path.name}.restored")
+        await asyncio.to_thread(restoring.remove_database, waiting)
+        try:
+            present = await self._present()
+            newest = await find_newest(present, self.litestream)
+            outcome = await self.restore_to(waiting, at, progress)
+            if not is_forced:
+                await asyncio.to_thread(refuse_newer, path, outcome.contents)
+            entry = await self.fetch_erasures(at)
+            replaces = None if newest is None else End(newest[0].id, newest[1])
+            state = LocalState(self.name, entry.database_id, None, replaces)
+            kept = await asyncio.to_thread(self._swap, waiting, path, state)
+        except (BackupStoreError, LitestreamError) as error:
+            raise self._unusable(error) from error
+        finally:
+            await asyncio.to_thread(restoring.remove_database, waiting)
+        return msgspec.structs.replace(outcome, path=path, kept=kept)
+
+    async def fetch_erasures(self, at: str | None) -> Entry:
+        """Adds to the list here who was erased from the present database, and from that of the state of `at`, which it
+        returns. Raises ErasuresNotKnown, too.
+        """
+        entry, _ = await self.find(at)
+        try:
+            for database_id in {(await self._present()).database_id, entry.database_id}:
+                await erasures.fetch_first(self.store, database_id, self._settings.data_dir)
+        except BackupStoreError as error:
+            raise self._unusable(error) from error
+        return entry
+
+    async def _present(self) -> Entry:
+        entry = await self._catalogue.current()
+        if entry is not None:
+            return entry
+        if await self._catalogue.has_objects():
+            raise RestoreFailed(f"{self.name} holds files, but no current.json that says which backup they are.")
+        raise RestoreFailed(f"{self.name} holds no backup.")
+
+    def _swap(self, waiting: Path, path: Path, state: LocalState) -> Path | None:
+        with replacing(self._settings.data_dir, path, state):
+            return restoring.replace_database(path, waiting)
+
+    def _unusable(self, error: Exception) -> RestoreFailed:
+        return RestoreFailed(f"The backup at {self.name} cannot be used: {error}.")
+
+
+def put_in_place(settings: Settings, file: Path, *, is_forced: bool) -> tuple[Contents, Path | None]:
+    """A database file, such as one that was kept aside, becomes the database: what it holds, and where the present one
+    went. From another disk it is copied, and stays there. The caller holds the serve lock.
+
+    Refuses when the present one has something newer, unless `is_forced`.
+    Raises RestoreFailed; then nothing was changed.
+    """
+    path = database_path(settings.resolved_database_url)
+    if file.resolve() == path.resolve():
+        raise RestoreFailed(f"{file} is the database already.")
+    if not file.is_file():
+        raise RestoreFailed(f"{file} is not a file.")
+    try:
+        check_damage(file)
+        contents = look_at_contents(file)
+        if not is_forced:
+            refuse_newer(path, contents)
+        if Path(f"{file}-wal").exists():  # it moves without its log
+            copies.empty_log(file)
+    except DatabaseUnusable as error:
+        raise RestoreFailed(f"{str(error).rstrip('.')}. Nothing was changed.") from error
+    with _beside(path, file) as ready, replacing(settings.data_dir, path):
+        return contents, restoring.replace_database(path, ready)
+
+
+@contextmanager
+def _beside(path: Path, file: Path) -> Iterator[Path]:
+    """`file`, all of it on the disk of the database at `path`: of another disk a copy, which does not outlive the block
+    unless it has become the database. Raises RestoreFailed.
+    """
+    if file.stat().st_dev == path.parent.stat().st_dev:
+        restoring.settle(file)
+        yield file
+        return
+    copy = path.with_name(f"{path.name}.restored")
+    try:
+        _copy(file, copy)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _copy(file: Path, copy: Path) -> None:
+    try:
+        require_room(copy.parent, file.stat().st_size)
+        shutil.copyfile(file, copy)
+        restoring.settle(copy)
+    except ScratchUnusable as error:
+        raise RestoreFailed(f"{error} Nothing was changed.") from error
+    except OSError as error:
+        raise RestoreFailed(f"{file} cannot be copied to {copy.parent} ({error}). Nothing was changed.") from error
+
+
+def refuse_newer(path: Path, restored: Contents) -> None:
+    """Raises RestoreFailed; a damaged database is never newer than a sound one."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    try:
+        present = look_at_contents(path)
+    except DatabaseUnusable:
+        return
+    if present.newest > restored.newest:
+        raise RestoreFailed(
+            f"The database at {path} is newer than what would be restored: its last change is of "
+            f"{present.newest_text}, that of the copy of {restored.newest_text}. Nothing was changed. "
+            "Say --force to restore all the same; the present one is kept aside."
+        )

@@ -1,0 +1,317 @@
+"""`yral-chat backup drill` and `verify`: beside a real server with the real Litestream, and without one."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from tests.backups.commands import arguments, drilled, environment, run, verified
+from tests.backups.conftest import MakeMachine
+from tests.backups.ltx_objects import rewrite
+from tests.backups.targets import Machine, Person, replicated
+from tests.history.stored import is_at_rest
+from tests.programs import free_port
+from tests.rows import execute, fetch
+from tests.waiting import there, until
+from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.core.clock import now, to_text
+from yral_chat.db.verification import examine
+from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
+from yral_chat.services.backups.catalogue import Catalogue
+from yral_chat.services.backups.proof import load_proof
+
+
+@pytest.fixture
+def machine(new_machine: MakeMachine, folder_target: Target) -> Machine:
+    return new_machine(folder_target)
+
+
+@pytest.fixture
+def talking(machine: Machine) -> Person:
+    """Somebody who has said something, which need not have arrived yet."""
+    machine.start()
+    person = Person(machine)
+    person.say(machine, "One", "Unheard-of")
+    return person
+
+
+def objects(target: Target) -> list[Path]:
+    return sorted(Path(target.path).rglob("*.ltx"))
+
+
+def catalogue_of(target: Target) -> list[Path]:
+    return [path for name in ("current.json", "database.json") for path in Path(target.path).rglob(name)]
+
+
+def begun(machine: Machine) -> "subprocess.Popen[str]":
+    """A drill that is under way."""
+    command, pipe = arguments("backup", "drill"), subprocess.PIPE
+    drill = subprocess.Popen(command, env=environment(machine), cwd=machine.folder, stdout=pipe, text=True)
+    assert drill.stdout is not None
+    drill.stdout.readline()
+    return drill
+
+
+def subjects(machine: Machine) -> set[str]:
+    return {finding.subject for finding in drilled(machine).findings}
+
+
+@pytest.mark.long
+async def test_beside_a_server_what_comes_back_is_what_that_has(new_machine: MakeMachine, target: Target) -> None:
+    machine = new_machine(target)
+    machine.start()
+    person = Person(machine)
+    person.say(machine, "One", "Unheard-of")
+    before = to_text(now())
+    proof = drilled(machine)
+    assert proof.findings == ()
+    assert (proof.is_proven, proof.is_compared) == (True, True)
+    assert proof.proven_at is not None
+    assert before <= proof.proven_at <= proof.at
+    assert proof.rows >= 10
+    assert proof.bytes > 100_000
+    assert proof.recovery_point_seconds is not None
+    assert proof.recovery_seconds is not None
+    entry = await Catalogue(BackupStore(target)).current()
+    assert entry is not None
+    assert (proof.database_id, proof.generation) == (entry.database_id, entry.generations[-1].id)
+    assert verified(machine) == []
+    assert verified(machine, "--all") == []
+    person.say(machine, "and nobody was disturbed")
+
+
+@pytest.mark.long
+async def test_while_everybody_writes_each_drill_finds_the_same_on_both_sides(machine: Machine) -> None:
+    machine.start()
+    person = Person(machine)
+    has_to_end = asyncio.Event()
+
+    async def talk() -> None:
+        number = 0
+        while not has_to_end.is_set():
+            await asyncio.to_thread(person.say, machine, f"Number {number}")
+            number += 1
+
+    talking = asyncio.create_task(talk())
+    proofs = [await asyncio.to_thread(drilled, machine) for _ in range(3)]
+    has_to_end.set()
+    await talking
+    assert [proof.findings for proof in proofs] == [()] * 3
+    assert all(proof.is_compared for proof in proofs)
+    assert proofs[0].rows < proofs[1].rows < proofs[2].rows
+    assert len({proof.txid for proof in proofs}) == 3
+
+
+async def test_without_a_server_the_newest_state_is_looked_at(
+    machine: Machine, talking: Person, new_machine: MakeMachine, folder_target: Target
+) -> None:
+    machine.service.stop()
+    proof = drilled(machine)
+    assert proof.findings == ()
+    assert (proof.is_proven, proof.is_compared) == (True, False)
+    elsewhere = new_machine(folder_target)  # where nothing is but the settings
+    elsewhere.data.mkdir()
+    assert drilled(elsewhere).is_proven
+    assert verified(elsewhere, "--all") == []
+    assert [path.name for path in elsewhere.data.iterdir() if path.suffix == ".db"] == []
+
+
+@pytest.mark.long
+async def test_what_came_back_as_something_else_is_named(
+    machine: Machine, talking: Person, folder_target: Target
+) -> None:
+    """An object that agrees with itself and is not what was written: a fault of Litestream would look like this."""
+    await until(there(lambda: any(path.parent.name == "9" for path in objects(folder_target))), what="a snapshot")
+    handed_over = text("SELECT count(*) FROM messages WHERE is_handed_over")
+    await until(there(lambda: fetch(machine.service, handed_over)[0][0] == 2), what="the last change of the messages")
+    await until(there(lambda: is_at_rest(machine.service)), what="nothing runs and nothing waits")
+    await replicated(machine)
+    assert sum(rewrite(path, b"Unheard", b"unheard") for path in objects(folder_target)) > 0
+    proof = drilled(machine)
+    assert not proof.is_proven
+    texts = [finding.text for finding in proof.findings if finding.subject == "comparison"]
+    assert {told.split()[0] for told in texts} == {"conversations", "events", "messages"}
+    assert "messages came back with 5 rows as it must, but not with the same in them." in texts
+
+
+async def test_what_litestream_did_not_write_is_named(machine: Machine, talking: Person, folder_target: Target) -> None:
+    await replicated(machine)
+    level = objects(folder_target)[0].parent
+    # What it is writing, or was when it was killed; it knows that only under its last name.
+    (level / "00000000000000f1-00000000000000f1.ltx.tmp").write_bytes(b"LTX1")
+    assert verified(machine) == []
+    (level / "notes.txt").write_text("here")
+    assert verified(machine) == [f"ltx/{level.name}/notes.txt: Litestream does not know this object."]
+    assert subjects(machine) == {f"ltx/{level.name}/notes.txt"}
+
+
+async def test_a_damaged_catalogue_is_a_finding(machine: Machine, talking: Person, folder_target: Target) -> None:
+    await replicated(machine)
+    assert machine.service.stop() == 0
+    for damaged in catalogue_of(folder_target):
+        data = damaged.read_bytes()
+        damaged.write_bytes(data[:-1])
+        proof = drilled(machine)
+        assert f"{damaged.name} is damaged" in proof.findings[0].text
+        damaged.write_bytes(data)
+    assert len(catalogue_of(folder_target)) == 2
+    assert drilled(machine).is_proven
+
+
+@pytest.mark.long
+async def test_older_generations_are_looked_at_when_asked(
+    machine: Machine, talking: Person, folder_target: Target
+) -> None:
+    """After a restore they have all the history, and the newest has one snapshot of it."""
+    catalogue = Catalogue(BackupStore(folder_target))
+
+    async def has_arrived() -> bool:
+        entry = await catalogue.current()
+        return entry is not None and entry.generations[-1].has_arrived
+
+    await until(has_arrived, what="it is noted that something has arrived")
+    assert machine.service.stop() == 0
+    assert run(machine, "restore", "--latest").returncode == 0
+    machine.start()
+    await replicated(machine)
+    entry = await catalogue.current()
+    assert entry is not None
+    older, newest = entry.generations
+    assert verified(machine, "--all") == []
+    damaged = next(path for path in objects(folder_target) if older.id in path.parts)
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    assert verified(machine) == []
+    found = verified(machine, "--all")
+    assert f"{older.id} {damaged.parent.name}/{damaged.name}" in found[0]
+    assert not [line for line in found if newest.id in line]
+    shutil.rmtree(damaged.parents[1])
+    assert verified(machine, "--all") == [f"{older.id} objects: They are missing."]
+
+
+async def test_a_broken_invariant_is_named_also_where_both_sides_have_it(machine: Machine, talking: Person) -> None:
+    assert subjects(machine) == set()
+    execute(machine.service, text("UPDATE conversations SET message_count = message_count + 1"))
+    proof = drilled(machine)
+    assert {finding.subject for finding in proof.findings} == {"conversations.message_count", "counters.messages"}
+    assert proof.is_compared
+    assert proof.proven_at is not None, "by the drill before"
+    assert proof.proven_at < proof.at
+    assert run(machine, "backup", "verify").returncode == 1
+
+
+@pytest.mark.long
+async def test_who_was_erased_does_not_come_back(machine: Machine, talking: Person) -> None:
+    with machine.client("somebody") as client:
+        assert client.delete("/api/v1/users/me").status_code == 200
+    other = Person(machine, "another")
+    other.say(machine, "I stay")
+    assert subjects(machine) == set()
+    await replicated(machine)
+    machine.service.stop()
+    before = examine(machine.service.database_url).tables
+    # An erasure that the backup has not lived through is repeated in what was restored, and nowhere else.
+    ErasureLog(machine.data / "erasures.jsonl").append(Erasure("late", "another", to_text(now())))
+    assert subjects(machine) == set()
+    assert examine(machine.service.database_url).tables == before
+    machine.start()
+    await until(there(lambda: not fetch(machine.service, text("SELECT id FROM messages"))), what="a start to repeat it")
+
+
+@pytest.mark.long
+async def test_erasures_that_the_backup_does_not_know_are_named(machine: Machine, talking: Person) -> None:
+    await replicated(machine)
+    machine.service.stop()
+    ErasureLog(machine.data / "erasures.jsonl").append(Erasure("old", "another", "2026-01-01T00:00:00.000000Z"))
+    assert subjects(machine) == {"erasures"}
+
+
+@pytest.mark.long
+async def test_what_is_left_of_erased_people_is_named(machine: Machine, talking: Person) -> None:
+    with machine.client("another") as client:
+        assert client.delete("/api/v1/users/me").status_code == 200
+    # A line for somebody who was never erased here, with the audit that says so.
+    at = to_text(now())
+    log = ErasureLog(machine.data / "erasures.jsonl")
+    log.append(Erasure("never", "somebody", at))
+    audit = "INSERT INTO audit_events VALUES ('never', 'account.erased', 'x', '', '{}', 0)"
+    execute(machine.service, text(audit))
+    proof = drilled(machine)
+    assert {finding.subject for finding in proof.findings} == {"erased"}
+    told = " ".join(finding.text for finding in proof.findings)
+    assert "messages.sender_id" in told
+    assert "somebody" not in told
+
+
+@pytest.mark.long
+async def test_a_disk_without_room_is_left_alone(machine: Machine, talking: Person, folder_target: Target) -> None:
+    await replicated(machine)
+    machine.service.stop()
+    for path in objects(folder_target):
+        data = path.read_bytes()
+        path.write_bytes(data[:12] + (2**31).to_bytes(4) + data[16:])  # so many pages
+    done = run(machine, "backup", "drill")
+    assert done.returncode == 1
+    assert "make room" in done.stderr
+    assert load_proof(machine.data) is None, "it says nothing of the backup"
+
+
+@pytest.mark.long
+async def test_a_drill_that_was_killed_leaves_nothing_for_long(machine: Machine, talking: Person) -> None:
+    scratch = machine.data / "backup-drill"
+    scratch.mkdir()
+    (scratch / "restored.db").write_bytes(b"left by a drill that was killed")
+    drill = begun(machine)
+    other = run(machine, "backup", "verify")
+    children = psutil.Process(drill.pid).children(recursive=True)
+    drill.send_signal(signal.SIGKILL)
+    drill.communicate()
+    await until(there(lambda: not any(child.is_running() for child in children)), what="its Litestream to end")
+    assert other.returncode == 1 or "Sound" in other.stdout  # it was faster than we looked
+    assert subjects(machine) == set()
+    assert not scratch.exists()
+
+
+async def test_without_a_backup_there_is_nothing_to_prove(machine: Machine, folder_target: Target) -> None:
+    machine.data.mkdir()
+    proof = drilled(machine)
+    assert (proof.is_proven, proof.proven_at) == (False, None)
+    assert [finding.text for finding in proof.findings] == [f"{folder_target.path} holds no backup."]
+    assert verified(machine) == [f"{folder_target.path} holds no backup.\n"]
+
+
+async def test_a_target_that_does_not_answer_says_nothing_of_the_backup(machine: Machine) -> None:
+    machine.data.mkdir()
+    away = {
+        "BACKUP_URL": "s3://some/where", "BACKUP_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
+        "BACKUP_ACCESS_KEY_ID": "some", "BACKUP_SECRET_ACCESS_KEY": "some",
+    }  # fmt: skip
+    done = run(machine, "backup", "drill", **away)
+    assert (done.returncode, load_proof(machine.data)) == (1, None)
+    assert done.stderr == "The backup at s3://some/where cannot be used: it does not answer.\n"
+
+
+@pytest.mark.long
+async def test_a_server_that_backs_up_to_another_place_is_named(
+    machine: Machine, talking: Person, tmp_path: Path
+) -> None:
+    await replicated(machine)
+    shutil.copytree(tmp_path / "backups", tmp_path / "other")
+    proof = drilled(machine, BACKUP_URL=f"file://{tmp_path}/other")
+    assert [finding.subject for finding in proof.findings] == ["server"]
+    assert load_proof(machine.data) == proof
+
+
+def test_a_drill_without_a_data_folder_says_so(new_machine: MakeMachine, folder_target: Target) -> None:
+    machine = new_machine(folder_target, DATA_DIR="nowhere")
+    Path(folder_target.path).mkdir()
+    done = run(machine, "backup", "drill")
+    assert (done.returncode, "backup-drill.lock" in done.stderr) == (1, False)
+    assert "There is no folder" in done.stderr
+    assert "Traceback" not in done.stderr

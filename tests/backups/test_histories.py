@@ -1,0 +1,45 @@
+"""What the names of the objects that are left tell of those that are not."""
+
+import pytest
+
+from yral_chat.clients.litestream import LtxFile, txid_text
+from yral_chat.services.backups.histories import SNAPSHOTS, find_gaps
+
+HOUR = 3600 * 1_000_000
+
+
+def at(level: int, first: int, last: int) -> LtxFile:
+    return LtxFile(level, txid_text(first), txid_text(last), 100, last * HOUR)
+
+
+# As Litestream leaves them after some hours: of level 0 there is the last hour.
+WHOLE = [
+    *(at(0, txid, txid) for txid in range(9, 14)),
+    *(at(1, txid, txid + 1) for txid in range(2, 12, 2)),
+    at(2, 2, 5),
+    at(2, 6, 9),
+    at(3, 2, 9),
+    at(SNAPSHOTS, 1, 1),
+]
+
+
+def test_a_whole_history_has_no_gaps() -> None:
+    assert find_gaps(WHOLE, 13) == []
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        pytest.param(lambda file: file.level == SNAPSHOTS, id="what a restore begins with"),
+        pytest.param(lambda file: file == at(0, 11, 11), id="in the middle of the last hour"),
+        pytest.param(lambda file: file == at(0, 13, 13), id="the newest"),
+        pytest.param(lambda file: file == at(1, 4, 5), id="in the middle of a level"),
+        pytest.param(lambda file: file == at(1, 2, 3), id="at the beginning of a level"),
+        pytest.param(lambda file: file.level == 1 and file.min_txid > txid_text(7), id="at the end of level 1"),
+        pytest.param(lambda file: file == at(2, 6, 9), id="at the end of level 2"),
+        pytest.param(lambda file: file.level == 1, id="all of level 1"),
+        pytest.param(lambda file: file.level == 2, id="all of level 2"),
+    ],
+)
+def test_what_is_gone_is_named(gone) -> None:  # type: ignore[no-untyped-def]
+    assert find_gaps([file for file in WHOLE if not gone(file)], 13)

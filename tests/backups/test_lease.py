@@ -1,0 +1,133 @@
+"""Who backs up to a place: one at a time, with a bucket that honours conditions and with one that does not."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from tests.backups.targets import bucket
+from tests.object_stores import Moto, Rclone
+from tests.waiting import there, until
+from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.services.backups.catalogue import LEASE
+from yral_chat.services.backups.lease import Lease, LeaseTaken
+
+# Long beside what a busy machine needs for one request, short beside what a test may take.
+TTL = 3.0
+
+
+def lease(target: Target, owner: str, lost: list[str] | None = None, *, ttl: float = TTL) -> Lease:
+    on_lost = (lambda _: None) if lost is None else lost.append
+    return Lease(BackupStore(target), owner, ttl_seconds=ttl, settle_seconds=0.3, on_lost=on_lost)
+
+
+async def test_conditions_are_found_out(moto: Moto, rclone: Rclone, folder_target: Target) -> None:
+    assert await BackupStore(bucket(moto)).honours_conditions()
+    assert not await BackupStore(bucket(rclone)).honours_conditions()
+    assert not await BackupStore(folder_target).honours_conditions()
+    for target in (bucket(moto), bucket(rclone), folder_target):
+        assert await BackupStore(target).is_empty(), "the trial has left something"
+
+
+async def test_the_second_is_refused_as_long_as_the_first_lives(target: Target) -> None:
+    first, second = lease(target, "first"), lease(target, "second")
+    await first.acquire()
+    for _ in range(2):
+        with pytest.raises(LeaseTaken, match=r"is the backup of a service on .+, last heard of at 2"):
+            await second.acquire()
+    await first.release()
+    await second.acquire()
+    await second.release()
+
+
+async def test_one_that_may_be_silent_for_longer_is_given_that_long(folder_target: Target) -> None:
+    first, second = lease(folder_target, "first", ttl=2 * TTL), lease(folder_target, "second", ttl=TTL / 3)
+    await first.acquire()
+    with pytest.raises(LeaseTaken):
+        await second.acquire()
+    await first.release()
+
+
+async def test_one_that_was_killed_comes_back_at_once(target: Target) -> None:
+    killed = lease(target, "same folder")
+    await killed.acquire()
+    assert not _kill(killed).done()
+    again = lease(target, "same folder")
+    async with asyncio.timeout(30):
+        await again.acquire()
+    await again.release()
+
+
+@pytest.mark.long
+async def test_a_dead_one_is_taken_over_and_notices_when_it_was_not_dead(target: Target) -> None:
+    lost: list[str] = []
+    first, second = lease(target, "first", lost), lease(target, "second")
+    await first.acquire()
+    renewing = _kill(first)
+    await second.acquire()
+    assert renewing.cancelled()
+    first._renewing = asyncio.create_task(first._renew_forever())  # it was only asleep
+    await until(there(lambda: bool(lost)), what="the first to notice")
+    assert "is the backup of a service on" in lost[0]
+    await second.release()
+
+
+async def test_what_becomes_of_the_object_is_mended_by_its_holder(target: Target) -> None:
+    """An answer that was lost on its way, a hand that has deleted it: neither is somebody else."""
+    lost: list[str] = []
+    store = BackupStore(target)
+    held = lease(target, "holder", lost)
+    await held.acquire()
+    await store.delete(LEASE)
+    await _renewed(store)
+    ours = await store.get(LEASE)
+    assert ours is not None
+    await store.put(LEASE, ours.data)  # another version of what we have written
+    await _renewed(store)
+    assert not lost
+    with pytest.raises(LeaseTaken):
+        await lease(target, "newcomer").acquire()
+    await held.release()
+
+
+async def _renewed(store: BackupStore) -> None:
+    before = await store.get(LEASE)
+
+    async def is_another() -> bool:
+        found = await store.get(LEASE)
+        return found is not None and (before is None or found.data != before.data)
+
+    await until(is_another, what="the lease to be written again")
+
+
+@pytest.mark.long
+async def test_of_many_newcomers_one_wins(moto: Moto) -> None:
+    target = bucket(moto)
+    for _ in range(5):
+        leases = [lease(target, f"newcomer-{number}") for number in range(6)]
+        outcomes = await asyncio.gather(*(one.acquire() for one in leases), return_exceptions=True)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["LeaseTaken"] * 5 + ["NoneType"]
+        for one in leases:
+            await one.release()
+
+
+@pytest.mark.long
+async def test_a_bucket_that_is_away_takes_no_lease(moto: Moto) -> None:
+    lost: list[str] = []
+    held = lease(bucket(moto), "holder", lost)
+    await held.acquire()
+    before = await BackupStore(bucket(moto)).get(LEASE)
+    moto.stop()
+    await asyncio.sleep(TTL)
+    assert not lost
+    assert before is not None
+    with contextlib.suppress(Exception):
+        await held.release()
+
+
+def _kill(one: Lease) -> "asyncio.Task[None]":
+    """It writes no more, and says nothing."""
+    renewing = one._renewing
+    assert renewing is not None
+    renewing.cancel()
+    return renewing

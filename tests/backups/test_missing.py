@@ -1,0 +1,65 @@
+"""The objects of the newest generation are gone: nobody takes what came before it for the newest state."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.backups.commands import run, verified
+from tests.backups.conftest import MakeMachine
+from tests.backups.targets import Person, replicated
+from tests.waiting import until
+from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.core.clock import SECOND, from_text, to_text
+from yral_chat.services.backups.catalogue import Catalogue, Entry, Generation, place
+
+pytestmark = pytest.mark.long
+
+
+async def noted(store: BackupStore) -> tuple[Entry, Generation]:
+    """The newest generation, once it is written down that something of it has arrived."""
+
+    async def is_noted() -> bool:
+        entry = await Catalogue(store).current()
+        return entry is not None and entry.generations[-1].has_arrived
+
+    await until(is_noted, what="it to be noted")
+    entry = await Catalogue(store).current()
+    assert entry is not None
+    return entry, entry.generations[-1]
+
+
+async def test_a_generation_that_is_missing_is_not_passed_over(
+    new_machine: MakeMachine, folder_target: Target, tmp_path: Path
+) -> None:
+    store = BackupStore(folder_target)
+    machine = new_machine(folder_target)
+    machine.start()
+    person = Person(machine)
+    person.say(machine, "early")
+    await replicated(machine)
+    machine.service.stop()
+    assert run(machine, "restore", "--latest").returncode == 0
+    machine.start()
+    person.say(machine, "late")
+    await replicated(machine)
+    entry, newest = await noted(store)
+    machine.service.stop()
+    objects = Path(folder_target.path) / place(entry.database_id, newest.id)
+    shutil.move(objects, tmp_path / "kept")
+
+    empty = new_machine(folder_target)
+    missing = f"generation {newest.id}"
+    assert missing in empty.refuse()
+    (said,) = verified(empty)
+    assert missing in said
+    later = to_text(from_text(newest.begun_at) + 60 * SECOND)
+    assert missing in run(empty, "restore", "--at", later).stderr
+
+    done = run(empty, "restore", "--at", newest.begun_at)
+    assert done.returncode == 0, done.stderr
+    shutil.move(tmp_path / "kept", objects)
+    assert "may be older than its backup" in empty.refuse(), "they are back"
+    shutil.move(objects, tmp_path / "kept")
+    empty.start()
+    assert person.history(empty) == ["early"]

@@ -1,0 +1,111 @@
+"""How late a backup is, while somebody writes all the time; and the log of erasures, when one copy of it was lost."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+from loguru import logger
+
+from tests.waiting import there, until
+from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.litestream import Litestream, LitestreamError, Position
+from yral_chat.core.metrics import Metrics
+from yral_chat.db.backends import create_database
+from yral_chat.db.database import Database
+from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
+from yral_chat.services.backups import erasures, replication
+from yral_chat.services.backups.catalogue import erasures_key
+from yral_chat.services.backups.replication import Replication
+from yral_chat.services.backups.service import BackupService
+
+AT = "2026-11-28T10:00:00.000000Z"
+
+
+@pytest.fixture
+def replicating(tmp_path: Path) -> Replication:
+    database = tmp_path / "yral_chat.db"
+    litestream = Litestream("litestream", database, Target(None, str(tmp_path)), "", tmp_path)
+    return Replication(litestream, Metrics(), create_database(f"sqlite:///{database}"))
+
+
+def test_who_writes_all_the_time_is_not_late(replicating: Replication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last transaction has never arrived; what was there two looks ago always has."""
+    time = 1000.0
+    monkeypatch.setattr("yral_chat.services.backups.replication.time.monotonic", lambda: time)
+    for look in range(60):
+        time += replication.WATCH_SECONDS
+        replicating._answered_at = time
+        replicating._count(Position(100 * look + 90, 100 * look))
+        assert replicating.lag_seconds == 0
+    stuck_since = time
+    while time < stuck_since + 100:
+        time += replication.WATCH_SECONDS
+        replicating._answered_at = time
+        replicating._count(Position(6000 + int(time), 5900))
+    assert replicating.lag_seconds == 100
+    replicating._count(Position(9000, 9000))
+    assert replicating.lag_seconds == 0
+
+
+async def test_a_configuration_that_cannot_be_written_is_an_error_of_litestream(tmp_path: Path) -> None:
+    """So it is tried again: a full disk may have room by then."""
+    (tmp_path / "litestream.yml").mkdir()
+    litestream = Litestream("litestream", tmp_path / "yral_chat.db", Target(None, str(tmp_path)), "", tmp_path)
+    with pytest.raises(LitestreamError, match="cannot be written"):
+        await litestream.start()
+
+
+async def test_one_that_never_answers_lags(replicating: Replication) -> None:
+    replicating._is_running, replicating._tasks = True, [asyncio.create_task(asyncio.sleep(0))]
+    states = [replicating.state]
+    replicating._level_at -= replication.LAGGING_SECONDS + 1
+    assert [*states, replicating.state] == ["starting", "lagging"]
+    await replicating._tasks[0]
+
+
+async def test_an_erasure_that_only_the_target_knows_stays(tmp_path: Path, folder_target: Target) -> None:
+    store, path = BackupStore(folder_target), tmp_path / erasures.NAME
+    ErasureLog(path).append(Erasure("1", "anna", AT))
+    sent = await erasures.send(store, "a-database", tmp_path, -1)
+    path.unlink()
+    assert await erasures.send(store, "a-database", tmp_path, sent) > 0
+    ErasureLog(path).append(Erasure("2", "ben", AT))
+    await erasures.send(store, "a-database", tmp_path, sent)
+    known = [erasure.user_id for erasure in await erasures.read(store, "a-database")]
+    assert known == ["anna", "ben"] == [erasure.user_id for erasure in ErasureLog(path).read()]
+
+
+async def test_erasures_are_sent_once_the_disk_can_be_written_again(
+    prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path
+) -> None:
+    """What the target alone knows could not be noted here for a while."""
+    database, backup = prepared
+    database_id = await database.read(lambda uow: uow.installation.get_id())
+    (path := tmp_path / "data" / erasures.NAME).symlink_to("/nowhere/erasures.jsonl")
+    line = msgspec.json.encode(Erasure("1", "anna", AT))
+    await BackupStore(folder_target).put(erasures_key(database_id), line)
+    told: list[str] = []
+    listening = logger.add(lambda message: told.append(message.record["message"]), level="WARNING")
+    try:
+        await backup.begin()
+        await until(there(lambda: "backup.erasures_not_sent" in told), what="the trouble is told")
+    finally:
+        logger.remove(listening)
+    path.unlink()
+    await until(there(lambda: [one.user_id for one in ErasureLog(path).read()] == ["anna"]), what="it is noted")
+
+
+async def test_the_log_is_cut_when_what_hangs_was_stopped(
+    prepared: tuple[Database, BackupService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, backup = prepared
+    await backup.begin()
+    replicating = backup.replication
+    assert replicating is not None
+    await until(there(lambda: replicating.state == "replicating"), what="Litestream to answer")
+    assert replicating.wal_bytes > 0
+    monkeypatch.setattr(replication, "MAX_WAL_BYTES", 0)
+    replicating._answered_at -= 2 * replication.SILENCE_SECONDS
+    await replicating._miss(LitestreamError("it does not answer"))
+    assert replicating.wal_bytes == 0
