@@ -1,5 +1,6 @@
 """Places for backups, and services that back up to them."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.service import Service, token
 from tests.waiting import until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError
+from yral_chat.db.inspection import is_served
 
 ROOT = "backups/chat"
 
@@ -38,6 +40,10 @@ def settings_of(target: Target) -> dict[str, str]:
     return settings
 
 
+def hash_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 class Machine:
     """One machine with a service on it, which backs up; it can be lost."""
 
@@ -54,17 +60,22 @@ class Machine:
 
     def refuse(self, *options: str) -> str:
         """Tries to start it, which has to fail; what it says. What it has written stays as it was."""
-        before = self.database_bytes()
+        before = self.database()
         try:
             self.start(*options)
         except AssertionError as error:
-            assert self.database_bytes() == before, "a start that was refused has changed the database"
+            assert self.database() == before, "a start that was refused has changed the database"
             return str(error).splitlines()[-1]
         raise AssertionError("it has started")
 
-    def database_bytes(self) -> bytes | None:
+    def database(self) -> tuple[int, str] | None:
+        """By which one knows whether it is another one: its file, and what is in that where nobody serves it. One that
+        is served changes whenever Litestream moves its log into it.
+        """
         path = self.data / "yral_chat.db"
-        return path.read_bytes() if path.exists() else None
+        if not path.exists():
+            return None
+        return path.stat().st_ino, "" if is_served(path) else hash_of(path)
 
     def lose(self) -> None:
         """Everything on it is gone, at once."""

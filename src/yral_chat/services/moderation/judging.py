@@ -23,6 +23,8 @@ from yral_chat.services.moderation.quoting import quote_as_data
 
 # A verdict that is not there so long after the reply's end does not count.
 GRACE_SECONDS = 1.0
+# What follows a verdict may take so long to come, once the reply has ended.
+REST_SECONDS = 1.0
 JUDGE_SECONDS = 10.0
 # One word, and room for a model that thinks first.
 MAX_TOKENS = 256
@@ -61,12 +63,16 @@ class Judgement:
         return self.is_refused
 
     async def close(self, calls: list[ModelCall]) -> None:
-        """Ends the question; what it cost goes to `calls`."""
+        """Ends the question, after its rest when the verdict is there; what it cost goes to `calls`."""
         self._stop = None
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        calls += self._calls
+        try:
+            if self._verdict.done():
+                await asyncio.wait([self._task], timeout=REST_SECONDS)
+        finally:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            calls += self._calls
 
     async def _ask(self, model: LanguageModel, text: str) -> None:
         try:
