@@ -70,7 +70,7 @@ async def verify(settings: Settings, *, is_all: bool) -> bool:
 async def _verify(backups: Backups, settings: Settings, bar: Bar, *, is_all: bool) -> list[Finding]:
     entry, newest_one = await backups.find(None)
     findings = await _verify_one(backups, settings, bar, entry.database_id, newest_one, is_all=is_all)
-    for kept in await backups.list_all() if is_all else ():
+    for kept in await backups.list() if is_all else ():
         if (older := kept.generation).id != newest_one.id:
             found = await _verify_one(backups, settings, bar, kept.database_id, older, is_all=True, is_newest=False)
             findings += [Finding(f"{older.id} {one.subject}", one.text) for one in found]

@@ -1,6 +1,7 @@
 """`yral-chat backup drill` and `verify`: beside a real server with the real Litestream, and without one."""
 
 import asyncio
+import re
 import shutil
 import signal
 import subprocess
@@ -8,22 +9,27 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests.backups.commands import arguments, drilled, environment, run, verified
 from tests.backups.conftest import MakeMachine
 from tests.backups.ltx_objects import rewrite
-from tests.backups.targets import Machine, Person, replicated
+from tests.backups.targets import Machine, Person, bucket, replicated
 from tests.history.stored import is_at_rest
+from tests.object_stores import Rclone, settings_for
 from tests.programs import free_port
 from tests.rows import execute, fetch
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.core.clock import now, to_text
+from yral_chat.db.sqlite import load_driver
 from yral_chat.db.verification import examine
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
+from yral_chat.services.backups import drill as drills
 from yral_chat.services.backups.catalogue import Catalogue
 from yral_chat.services.backups.proof import load_proof
+from yral_chat.services.backups.scratch import ScratchUnusable
 
 
 @pytest.fixture
@@ -295,6 +301,50 @@ async def test_a_target_that_does_not_answer_says_nothing_of_the_backup(machine:
     done = run(machine, "backup", "drill", **away)
     assert (done.returncode, load_proof(machine.data)) == (1, None)
     assert done.stderr == "The backup at s3://some/where cannot be used: it does not answer.\n"
+
+
+@pytest.mark.long
+async def test_a_target_that_goes_away_beside_a_server_says_nothing_of_the_backup(
+    new_machine: MakeMachine, rclone: Rclone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drills, "ARRIVAL_SECONDS", 3.0)
+    target = bucket(rclone)
+    machine = new_machine(target)
+    machine.start()
+    person = Person(machine)
+    await replicated(machine)
+    rclone.stop()
+    person.say(machine, "This cannot arrive")
+    settings = settings_for(
+        machine.data, backup_url=f"s3://{target.bucket}/{target.path}", backup_endpoint_url=target.endpoint,
+        backup_access_key_id=SecretStr(target.access_key_id),
+        backup_secret_access_key=SecretStr(target.secret_access_key),
+    )  # fmt: skip
+    with pytest.raises(ScratchUnusable, match="it does not answer"):
+        await drills.Drill(settings, lambda _: None).run()
+
+
+def damage_an_index(database: Path) -> None:
+    """One that a chat does not need."""
+    connection = load_driver().connect(f"file:{database}?mode=ro", uri=True)
+    (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'ix_audit_events_subject'").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+
+
+@pytest.mark.long
+async def test_a_database_that_is_damaged_itself_is_named(machine: Machine, talking: Person) -> None:
+    """Beside the server, and without one; what a snapshot of that brings back is named by its own checks."""
+    await replicated(machine)
+    damage_an_index(machine.data / "yral_chat.db")
+    for subject in ("server", "database"):
+        texts = [finding.text for finding in drilled(machine).findings if finding.subject == subject]
+        assert len(texts) == 1
+        assert re.search("is damaged .*: docs/operations/restore.md says what to do", texts[0])
+        machine.service.stop()
 
 
 @pytest.mark.long

@@ -53,6 +53,12 @@ async def test_a_generation_that_is_missing_is_not_passed_over(
     assert missing in empty.refuse()
     (said,) = verified(empty)
     assert missing in said
+    status = run(empty, "backup", "status")
+    assert (status.returncode, missing in status.stderr) == (1, True)
+    assert (
+        f"{newest.id}  database {entry.database_id}  (restored)\n  nothing of it is there now\n"
+        in run(empty, "backup", "list").stdout
+    )
     later = to_text(from_text(newest.begun_at) + 60 * SECOND)
     assert missing in run(empty, "restore", "--at", later).stderr
 

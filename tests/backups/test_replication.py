@@ -10,6 +10,7 @@ from loguru import logger
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError, Position
+from yral_chat.core.errors import StorageFull
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database
@@ -94,6 +95,30 @@ async def test_erasures_are_sent_once_the_disk_can_be_written_again(
         logger.remove(listening)
     path.unlink()
     await until(there(lambda: [one.user_id for one in ErasureLog(path).read()] == ["anna"]), what="it is noted")
+
+
+async def test_a_log_that_cannot_be_cut_is_cut_later(
+    prepared: tuple[Database, BackupService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that is full."""
+    database, backup = prepared
+    await backup.begin()
+    assert backup.replication is not None
+    monkeypatch.setattr(replication, "MAX_WAL_BYTES", -1)
+    monkeypatch.setattr("yral_chat.services.backups.service.WATCH_SECONDS", 0.01)
+    tries = 0
+
+    async def scrub() -> bool:
+        nonlocal tries
+        tries += 1
+        raise StorageFull
+
+    monkeypatch.setattr(database, "scrub", scrub)
+    backup.replication._is_running = False
+    await backup.replication._miss(LitestreamError("it does not run"))
+    assert tries == 1
+    backup._lose("another service has the backup")
+    await until(there(lambda: tries >= 3), what="the next look")
 
 
 async def test_the_log_is_cut_when_what_hangs_was_stopped(

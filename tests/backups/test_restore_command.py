@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from sqlalchemy import text
 
 from tests.backups.conftest import MakeMachine
 from tests.backups.targets import Machine, Person, bucket, hash_of, replicated, settings_of
@@ -20,11 +22,13 @@ from tests.clients.refusing import Refusing
 from tests.crash.disk import SmallDisk, can_mount
 from tests.object_stores import program
 from tests.programs import require
+from tests.rows import execute
 from tests.test_documents import ROOT, blocks
 from yral_chat.clients.backup_store import Target
 from yral_chat.clients.litestream import Litestream, wait_for_orphan
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.sizes import MEBIBYTE
+from yral_chat.db.sqlite import load_driver
 
 EARLY, LATE = ["the first words", "and more"], ["said later"]
 
@@ -206,6 +210,30 @@ async def test_without_room_nothing_is_said_against_the_backup(
         said = refuse("backup", command, LITESTREAM_PATH=str(filling), DATA_DIR=str(place))
         assert said.endswith("make room.\n")
         assert left() == ["more"], "and no proof, for or against"
+
+
+@pytest.mark.long
+async def test_memories_that_were_deleted_since_do_not_come_back_without_force(
+    machine: Machine, operator: Operator
+) -> None:
+    await talked(machine)
+    machine.service.stop()
+    execute(machine.service, text("INSERT INTO forgotten_memories SELECT id, 'town', 1 FROM conversations LIMIT 1"))
+    assert "has deleted memories" in operator.refuse("restore", "--latest")
+    assert operator.run("restore", "--latest", "--force").status == 0
+
+
+@pytest.mark.long
+async def test_what_is_torn_is_restored_only_with_force(machine: Machine, operator: Operator) -> None:
+    await talked(machine)
+    with closing(load_driver().connect(str(machine.data / "yral_chat.db"), timeout=30)) as connection:
+        connection.execute("INSERT INTO memories SELECT 'nowhere', 'town', 'Rome', NULL, 1, 90, 1, 1")
+        connection.commit()
+    await replicated(machine)
+    machine.service.stop()
+    assert "What would be restored is damaged (" in operator.refuse("restore", "--latest")
+    done = operator.run("restore", "--latest", "--force")
+    assert (done.status, "✗" in done.out) == (0, True)
 
 
 @pytest.mark.long

@@ -173,6 +173,23 @@ async def test_a_second_service_is_refused(new_machine: MakeMachine, folder_targ
 
 
 @pytest.mark.long
+async def test_a_log_without_its_database_is_kept(new_machine: MakeMachine, folder_target: Target) -> None:
+    """Somebody has moved the one away and not the other."""
+    first, second = new_machine(folder_target), new_machine(folder_target)
+    first.start()
+    person = Person(first)
+    person.say(first, *TEXTS)
+    await replicated(first)
+    first.lose()
+    second.data.mkdir()
+    (second.data / "yral_chat.db-wal").write_bytes(b"what nobody else has")
+    second.start()
+    assert person.history(second) == TEXTS
+    (kept,) = second.data.glob("yral_chat.db.before-restore-*Z-wal")
+    assert kept.read_bytes() == b"what nobody else has"
+
+
+@pytest.mark.long
 async def test_a_copy_of_the_folder_is_another_service(new_machine: MakeMachine, folder_target: Target) -> None:
     first, second = new_machine(folder_target), new_machine(folder_target)
     first.start()
@@ -525,7 +542,7 @@ async def test_it_proves_by_itself_that_the_backup_restores(new_machine: MakeMac
     found |= {"is_proven": False, "findings": [{"subject": "a check", "text": "It does not hold."}]}
     proof.write_bytes(msgspec.json.encode(found))
     await until(there(lambda: health(machine)["status"] == "degraded"), what="it to be seen")
-    assert health(machine)["error"] == "the last drill could not restore the backup"
+    assert health(machine)["error"] == "the last drill has found something wrong"
     assert metric(machine, "backup_findings") == 1
 
 

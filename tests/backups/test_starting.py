@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yral_chat.services.backups.catalogue import Entry, Generation
+from yral_chat.services.backups.catalogue import Entry, Generation, Reason, unmoved_since
 from yral_chat.services.backups.starting import Begin, Continue, End, Here, LocalState, Refuse, Restore, There, decide
 
 PLACE = "s3://bucket/chat"
@@ -158,3 +158,21 @@ def test_every_message_says_what_to_do() -> None:
         decision = decide(local, remote, is_new=False)
         if isinstance(decision, Refuse):
             assert "--new" in decision.message
+
+
+@pytest.mark.parametrize(
+    ("reasons", "since"),
+    [
+        (("first",), 0),
+        (("first", "moved", "moved"), 0),
+        (("first", "restored", "moved"), 1),
+        (("first", "moved", "restored"), 2),
+        (("moved", "moved"), 0),  # what came before them was forgotten
+    ],
+)
+def test_a_folder_that_was_only_moved_gets_no_new_day_to_prove_its_backup(
+    reasons: tuple[Reason, ...], since: int
+) -> None:
+    generations = [Generation(f"g{at}", f"2026-11-2{at}T10:00:00Z", reason) for at, reason in enumerate(reasons)]
+    for earlier in (generations, generations[:-1]):  # one that goes on, and one that has just begun
+        assert unmoved_since(generations[-1], earlier) == generations[since].begun_at

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import insert
 
 from tests.api.creating import created
 from tests.client import Api, Document
 from tests.files import uploaded
+from tests.rows import execute
 from tests.service import FakeModel, Service
 from yral_chat.core.clock import now, to_text
 from yral_chat.db.contents import look_at_contents
+from yral_chat.db.tables import memories
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
 
 KEY = "the-key-of-the-operator"
@@ -38,6 +41,10 @@ def database(service: Service) -> Path:
 
 def newest(service: Service) -> int:
     return look_at_contents(database(service)).newest
+
+
+def forgotten(service: Service) -> int:
+    return look_at_contents(database(service)).forgotten
 
 
 async def open_another(ann: Api) -> object:
@@ -99,3 +106,21 @@ async def test_a_start_makes_nothing_newer(tmp_path: Path, model: FakeModel) -> 
         service.start()
         service.stop()
         assert newest(service) == before > 0
+
+
+async def test_memories_that_somebody_deletes_are_counted(running: Service, ann: Api) -> None:
+    conversation = str((await ann.open((await created(ann))["id"]))["id"])
+    await ann.said(conversation, "Hello")
+    execute(
+        running,
+        insert(memories).values(
+            conversation_id=conversation, key="town", value="Rome", source_seq=1, confidence=90,
+            created_at=now(), updated_at=now(),
+        ),
+    )  # fmt: skip
+    one, time = forgotten(running), newest(running)
+    await ann.delete(f"{CONVERSATIONS}/{conversation}/memories/town")
+    none = forgotten(running)
+    await ann.delete(f"{CONVERSATIONS}/{conversation}/memories")
+    assert one < none < forgotten(running)
+    assert newest(running) <= time

@@ -13,7 +13,7 @@ from yral_chat.core.clock import to_text
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.inspection import reading_all
 from yral_chat.db.sqlite import check_file, create_viewer_engine
-from yral_chat.db.tables import metadata
+from yral_chat.db.tables import forgotten_memories, metadata
 
 # What the service writes for itself, at its start or on the way to what other tables tell: it makes nothing newer.
 OWN: Final = {"installation", "jobs", "summaries", "turns", "usage_events"}
@@ -22,11 +22,15 @@ SOMEBODYS: Final = {"influencers": text("seed_hash IS NULL"), "audit_events": te
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """`newest` is the last time that somebody changed something, in microseconds since the epoch; 0: never."""
+    """`newest` is the last time that somebody changed something, in microseconds since the epoch; 0: never.
+
+    `forgotten` grows with each memory that somebody deletes, of which no time is kept.
+    """
 
     conversations: int
     messages: int
     newest: int
+    forgotten: int = 0
 
     @property
     def newest_text(self) -> str:
@@ -44,6 +48,7 @@ def look_at_contents(path: Path) -> Contents:
             return Contents(
                 conversations=int(connection.exec_driver_sql("SELECT count(*) FROM conversations").scalar() or 0),
                 messages=int(connection.exec_driver_sql("SELECT count(*) FROM messages").scalar() or 0),
+                forgotten=_forgotten(connection),
                 newest=max((connection.execute(query).scalar() or 0 for query in _newest(connection)), default=0),
             )
     except DBAPIError as error:
@@ -64,6 +69,13 @@ def _reading(path: Path) -> Iterator[Connection]:
             yield connection
     finally:
         engine.dispose()
+
+
+def _forgotten(connection: Connection) -> int:
+    """0 in the tables of a version that had no memories."""
+    if not inspect(connection).has_table(forgotten_memories.name):
+        return 0
+    return connection.execute(select(func.sum(forgotten_memories.c.through_seq + 1))).scalar() or 0
 
 
 def _newest(connection: Connection) -> Iterator[Select[Any]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from yral_chat.db.damage import INTERRUPT, DatabaseDamaged
 from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.sqlite import create_viewer_engine
-from yral_chat.db.verification import TableSum, sum_tables
+from yral_chat.db.sqlite import create_viewer_engine, error_code
+from yral_chat.db.verification import TableSum, TableUnreadable, sum_tables
 
 # How long we wait for the server's transactions to end: each takes milliseconds.
 PATIENCE_MS = 5000
@@ -19,13 +20,25 @@ PATIENCE_MS = 5000
 class Pinned:
     """The database as it was at one moment. The log cannot begin anew while it is open."""
 
-    def __init__(self, engine: Engine, connection: Connection) -> None:
+    def __init__(self, path: Path, engine: Engine, connection: Connection) -> None:
+        self._path = path
         self._engine = engine
         self._connection = connection
 
     def sum_tables(self) -> dict[str, TableSum]:
         """See there; raises TableUnreadable, also once `interrupt` was called."""
         return sum_tables(self._connection)
+
+    def check_damage(self) -> None:
+        """Reads every page, also of indexes. Raises DatabaseDamaged; once `interrupt` was called TableUnreadable."""
+        try:
+            answer = str(self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        except DBAPIError as error:
+            if error_code(error) == INTERRUPT:
+                raise TableUnreadable(str(error.orig)) from error
+            raise DatabaseDamaged(self._path, str(error.orig)) from error
+        if answer != "ok":
+            raise DatabaseDamaged(self._path, " ".join(answer.split()))
 
     def interrupt(self) -> None:
         """From another thread: whoever sums gives up."""
@@ -60,7 +73,7 @@ class StandingStill:
         connection = engine.connect()
         connection.exec_driver_sql("BEGIN")
         connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
-        return Pinned(engine, connection)
+        return Pinned(self._path, engine, connection)
 
     def release(self) -> None:
         """They go on."""

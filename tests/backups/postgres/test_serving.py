@@ -151,7 +151,7 @@ async def test_a_drill_that_found_something_is_no_backup_that_is_down(
     settings, finding = deployment.settings, Finding("drill", "It is damaged.")
     found = Proof(to_text(now()), is_proven=False, proven_at=None, target=settings.backup_url, findings=(finding,))
     save_proof(settings.data_dir, found)
-    assert backup.condition() == ("degraded", "the last drill could not restore the backup")
+    assert backup.condition() == ("degraded", "the last drill has found something wrong")
     assert "\nbackup_up 1.0\n" in shown(metrics)
     assert "\nbackup_findings 1.0\n" in shown(metrics)
     assert "\nbackup_proof_stale 0.0\n" in shown(metrics)

@@ -11,7 +11,7 @@ never mixes, and every point in time of either can still be restored.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Final, Literal, TypeVar
 
@@ -175,6 +175,17 @@ async def find_newest(
         if found is not None or generation.has_arrived:
             return generation, 0 if found is None else last(found)
     return None
+
+
+def unmoved_since(generation: Generation, earlier: Sequence[Generation]) -> Time:
+    """When it began, or that of the `earlier` ones which was only moved since: a container whose host has a new name at
+    each start is another folder each time.
+    """
+    for before in reversed([one for one in earlier if one.id != generation.id]):
+        if generation.reason != "moved":
+            break
+        generation = before
+    return generation.begun_at
 
 
 def missing_text(name: str, generation: Generation) -> str:

@@ -5,6 +5,7 @@ transaction that is, and a reader keeps this moment. Then exactly this transacti
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,12 +18,13 @@ from yral_chat.clients.backup_store import BackupStoreError
 from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, newest, txid_text
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
+from yral_chat.db.damage import DatabaseDamaged, check_damage
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.inspection import is_served
 from yral_chat.db.moments import Pinned, StandingStill
 from yral_chat.db.sqlite import database_path, file_url
 from yral_chat.db.verification import TableSum, TableUnreadable, compare, examine
-from yral_chat.services.backups.catalogue import CatalogueDamaged, Generation, place
+from yral_chat.services.backups.catalogue import CURRENT, CatalogueDamaged, Generation, place
 from yral_chat.services.backups.histories import first, last
 from yral_chat.services.backups.local import load_state
 from yral_chat.services.backups.proof import Finding, Proof, conclude
@@ -85,7 +87,17 @@ class Drill:
             if isinstance(cause, BackupStoreError) and not isinstance(cause, CatalogueDamaged):
                 raise ScratchUnusable(str(error)) from error
             self._find("drill", str(error))
+        if self._findings:
+            await self._require_target()
         return conclude(self._settings, started, moment, self._findings, self._facts)
+
+    async def _require_target(self) -> None:
+        """What is found while the target does not answer says nothing of the backup. Raises ScratchUnusable."""
+        with suppress(RestoreFailed):
+            try:
+                await Backups(self._settings).store.get(CURRENT)
+            except BackupStoreError as error:
+                raise ScratchUnusable(f"The backup cannot be used: {error.reason}.") from error
 
     def _find(self, subject: str, text: str) -> None:
         self._findings.append(Finding(subject, text))
@@ -130,9 +142,17 @@ class Drill:
             "recovery_point_seconds": round(age, 3),
         }  # fmt: skip
         sent = await backups.last_sent(litestream, generation.id)
+        await self._look_here()
         await self._look_at_objects(backups, litestream, entry.database_id, last(latest), max(sent, last(latest)))
         await self._check(backups, litestream, folder, entry.database_id, last(latest), None)
         return latest.at
+
+    async def _look_here(self) -> None:
+        """At the database that nobody serves, to its end: a start has only so much time for that."""
+        try:
+            await asyncio.to_thread(check_damage, self._path, seconds=math.inf)
+        except DatabaseDamaged as error:
+            self._find("database", _damaged_text(error))
 
     # --- the moment
 
@@ -238,11 +258,18 @@ class Drill:
     async def _compare(self, sums: "asyncio.Task[dict[str, TableSum]]", found: dict[str, TableSum]) -> None:
         try:
             expected = await sums
+        except DatabaseDamaged as error:
+            self._find("server", _damaged_text(error))
+            return
         except TableUnreadable as error:
             self._find("comparison", f"The server's own tables could not be read for it: {error}.")
             return
         self._facts |= {"is_compared": True}
         self._findings += [as_difference(difference) for difference in compare(expected, found)]
+
+
+def _damaged_text(error: DatabaseDamaged) -> str:
+    return f"{error}: docs/operations/restore.md says what to do. What was restored is another file."
 
 
 def _log_bytes(database: Path) -> int:
@@ -253,7 +280,9 @@ def _log_bytes(database: Path) -> int:
 
 
 def _sum_and_close(pinned: Pinned) -> dict[str, TableSum]:
+    """Raises DatabaseDamaged, TableUnreadable."""
     try:
+        pinned.check_damage()
         return pinned.sum_tables()
     finally:
         pinned.close()

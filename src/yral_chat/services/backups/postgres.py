@@ -77,7 +77,7 @@ class PostgresBackup:
         if self._has_failed:
             return "degraded", "the last dump failed"
         if self.proving.has_failed:
-            return "degraded", "the last drill could not restore the backup"
+            return "degraded", "the last drill has found something wrong"
         if self.proving.is_stale:
             return "degraded", "for too long nothing has proved that the backup restores"
         return "up", None

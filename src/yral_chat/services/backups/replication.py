@@ -192,9 +192,14 @@ class Replication:
                     return
                 self._note(str(error))
                 await self._litestream.stop()
-            if self.wal_bytes > MAX_WAL_BYTES:
-                log.warning("backup.log_cut", bytes=self.wal_bytes)
+            await self.cut_log()
+
+    async def cut_log(self) -> None:
+        """Where it is too long and nobody else shortens it. What cannot be written just now is cut at the next look."""
+        if (size := self.wal_bytes) > MAX_WAL_BYTES:
+            with suppress(AppError):
                 await self._database.scrub()
+                log.warning("backup.log_cut", bytes=size)
 
     def _note(self, error: str) -> None:
         """Its errors come each second while a bucket is away: the log has each kind once."""

@@ -112,8 +112,9 @@ def _check(path: Path) -> None:
 
 def _put_in_place(aside: Path, path: Path) -> None:
     settle(aside)
-    for suffix in ("-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    if (log := Path(f"{path}-wal")).exists():  # of a database that somebody has moved away, who may miss it
+        log.rename(f"{path}.before-restore-{stamp(now())}-wal")
+    Path(f"{path}-shm").unlink(missing_ok=True)
     aside.replace(path)
     copies.sync(path.parent)
 

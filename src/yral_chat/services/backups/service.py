@@ -5,6 +5,7 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -26,11 +27,11 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database
 from yral_chat.db.inspection import find_installation
 from yral_chat.services.backups import erasures, restoring
-from yral_chat.services.backups.catalogue import Catalogue, Generation, Reason, find_newest, place
+from yral_chat.services.backups.catalogue import Catalogue, Generation, Reason, find_newest, place, unmoved_since
 from yral_chat.services.backups.lease import Lease, LeaseTaken
 from yral_chat.services.backups.local import load_state, owner_of, put_back_state, save_state
 from yral_chat.services.backups.proving import Proving
-from yral_chat.services.backups.replication import MAX_WAL_BYTES, WATCH_SECONDS, Replication
+from yral_chat.services.backups.replication import WATCH_SECONDS, Replication
 from yral_chat.services.backups.starting import (
     Continue,
     Decision,
@@ -79,6 +80,7 @@ class BackupService:
         self._reason: Reason | None = None  # of the generation that is to begin
         self._database_id: str | None = None  # and the generation that is written
         self._generation: Generation | None = None
+        self._earlier: Sequence[Generation] = ()  # of the database that the target has
         self._tasks: list[asyncio.Task[None]] = []
         self.replication: Replication | None = None
         self.lost_to: str | None = None
@@ -87,7 +89,7 @@ class BackupService:
             settings.backup_drill_hours,
             lambda: self._is_replicating,
             lambda proof: proof.is_of(settings.backup_url, self._database_id),
-            begun_at=lambda: None if self._generation is None else self._generation.begun_at,
+            begun_at=lambda: None if self._generation is None else unmoved_since(self._generation, self._earlier),
         )
         metrics.watch_backup(
             lambda: float(self._is_sending),
@@ -162,7 +164,7 @@ class BackupService:
         if state == "lagging":
             return "degraded", f"changes do not arrive at the backup: {error or 'nobody says why'}"
         if self.proving.has_failed:
-            return "degraded", "the last drill could not restore the backup"
+            return "degraded", "the last drill has found something wrong"
         if self.proving.is_stale:
             return "degraded", "for a day nothing has proved that the backup restores"
         return "up", error
@@ -192,6 +194,7 @@ class BackupService:
         self._program = program
         await wait_for_orphan(self._settings.data_dir)
         here, there = await self._look_here(), await self._look_there()
+        self._earlier = () if there.entry is None else there.entry.generations
         decision = decide(here, there, is_new=self._is_new)
         log.info("backup.start", decision=type(decision).__name__, target=there.name)
         await self._carry_out(decision)
@@ -269,8 +272,7 @@ class BackupService:
             return
         await self.replication.stop(may_start=False)
         while True:
-            if self.replication.wal_bytes > MAX_WAL_BYTES:
-                await self._database.scrub()
+            await self.replication.cut_log()
             await asyncio.sleep(WATCH_SECONDS)
 
     # --- what goes on beside it

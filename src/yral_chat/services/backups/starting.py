@@ -117,8 +117,8 @@ def decide(here: Here, there: There, *, is_new: bool) -> Decision:
     if here.database_id != there.entry.database_id:
         return Refuse(
             f"{there.name} is the backup of another database than the one in DATA_DIR. Set BACKUP_URL to another "
-            "place; or move DATA_DIR's database away to have the backup restored; or start with --new to begin "
-            "another backup."
+            "place; or move DATA_DIR's database away, with its -wal, to have the backup restored; or start with --new "
+            "to begin another backup."
         )
     return _go_on(here, there, there.entry.generations)
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -25,6 +26,9 @@ from yral_chat.services.backups.restoring import Progress, RestoreFailed
 from yral_chat.services.backups.scratch import ScratchUnusable, require_room
 from yral_chat.services.backups.starting import End, LocalState
 from yral_chat.services.backups.verifying import Verifier
+
+# What the checks are called that find a file that is not whole; the others find what the service got wrong.
+DAMAGE: Final = {"integrity", "references", "tables"}
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -77,11 +81,7 @@ class Backups:
     def name(self) -> str:
         return self.store.target.name
 
-    async def list(self) -> list[Kept]:
-        """Every generation that has something in it, as `list_all`."""
-        return [kept for kept in await self.list_all() if kept.files]
-
-    async def list_all(self) -> Sequence[Kept]:
+    async def list(self) -> Sequence[Kept]:
         """Every generation, the oldest first; the newest of the present database is last."""
         try:
             present = await self._catalogue.current()
@@ -163,6 +163,7 @@ class Backups:
             newest = await find_newest(present, self.litestream)
             outcome = await self.restore_to(waiting, at, progress)
             if not is_forced:
+                refuse_damaged(outcome)
                 await asyncio.to_thread(refuse_newer, path, outcome.contents)
             entry = await self.fetch_erasures(at)
             replaces = None if newest is None else End(newest[0].id, newest[1])
@@ -268,4 +269,18 @@ def refuse_newer(path: Path, restored: Contents) -> None:
             f"The database at {path} is newer than what would be restored: its last change is of "
             f"{present.newest_text}, that of the copy of {restored.newest_text}. Nothing was changed. "
             "Say --force to restore all the same; the present one is kept aside."
+        )
+    if present.forgotten > restored.forgotten:
+        raise RestoreFailed(
+            f"Somebody has deleted memories in the database at {path} that what would be restored still has. Nothing "
+            "was changed. Say --force to restore all the same; the present one is kept aside."
+        )
+
+
+def refuse_damaged(outcome: Outcome) -> None:
+    """A count that is wrong may come back, a file that is not whole may not. Raises RestoreFailed."""
+    if damage := next((fault for fault in outcome.faults if fault.check.partition(".")[0] in DAMAGE), None):
+        raise RestoreFailed(
+            f"What would be restored is damaged ({damage.example}). Nothing was changed. `yral-chat backup verify "
+            "--all` says what is sound; say --force to restore it all the same."
         )
