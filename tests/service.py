@@ -16,8 +16,8 @@ import httpx2
 import jwt
 import psutil
 
-START_SECONDS = 30.0
-STOP_SECONDS = 40.0
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
 ISSUER = "yral-ai-chat-dev"
 SECRET = "a-secret-of-the-tests-with-more-than-32-bytes"
 ROOT = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ TINY = Counts(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", PARTS)
 async def test_a_part_measures_its_quantities(part: str) -> None:
     measured, _ = await measure([part], TINY)
@@ -35,7 +35,7 @@ async def test_a_part_measures_its_quantities(part: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 async def test_the_comparison_covers_every_way() -> None:
     _, cells = await measure([COMPARISON], TINY)
     assert len({cell.way for cell in cells}) >= 3
@@ -63,7 +63,7 @@ def test_the_machine_is_described_without_its_name() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 async def test_no_stream_of_many_loses_an_event() -> None:
     """The row of the issue in small: `make bench` does it with 500 streams and 2,000 sockets."""
     counts = msgspec.structs.replace(TINY, users=40, crowd_streams=150, crowd_chunks=20, crowd_sockets=300)

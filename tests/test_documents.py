@@ -22,7 +22,7 @@ from yral_chat.core.version import VERSION
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
-RUN_SECONDS = 100
+RUN_SECONDS = 200
 MARK = "=== block "
 # Words in capitals that are no settings.
 OTHER_WORDS = {*FAILURES, "PATH", "PYTHON", "ARGS", "REQUIRE_SERVICES", "YRAL_CHAT_TOKEN", "SIGTERM", "DEBUG", "POST"}

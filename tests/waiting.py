@@ -10,7 +10,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.02
 
 
-async def until(look: Callable[[], Awaitable[T | None]], *, what: str, seconds: float = 15.0) -> T:
+async def until(look: Callable[[], Awaitable[T | None]], *, what: str, seconds: float = 60.0) -> T:
     """Looks again and again until what it sees is true; returns that. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

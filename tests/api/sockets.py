@@ -17,7 +17,7 @@ from tests.client import PLAIN, Api, Json
 from tests.service import token
 
 DURABLE = {"new_message", "message_updated", "conversation_read", "conversation_deleted"}
-WAIT_SECONDS = 10
+WAIT_SECONDS = 30
 
 
 class Frames:

@@ -16,7 +16,7 @@ def run(machine: Machine, *command: str, **settings: str) -> subprocess.Complete
         cwd=machine.folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
 

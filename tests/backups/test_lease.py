@@ -104,7 +104,8 @@ async def _renewed(store: BackupStore) -> None:
 async def test_of_many_newcomers_one_wins(moto: Moto) -> None:
     target = bucket(moto)
     for _ in range(5):
-        leases = [lease(target, f"newcomer-{number}") for number in range(6)]
+        # Long enough that the winner renews it in time also where all of them have one busy machine.
+        leases = [lease(target, f"newcomer-{number}", ttl=4 * TTL) for number in range(6)]
         outcomes = await asyncio.gather(*(one.acquire() for one in leases), return_exceptions=True)
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["LeaseTaken"] * 5 + ["NoneType"]
         for one in leases:

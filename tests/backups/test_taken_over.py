@@ -6,7 +6,6 @@ import pytest
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.db.database import Database
-from yral_chat.services.backups import service
 from yral_chat.services.backups.catalogue import LEASE
 from yral_chat.services.backups.lease import Holder
 from yral_chat.services.backups.service import BackupService, BackupUnusable
@@ -31,7 +30,7 @@ async def test_the_log_is_cut_where_litestream_does_it_no_more(
     prepared: tuple[Database, BackupService], folder_target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, backup = prepared
-    monkeypatch.setattr(service, "MAX_WAL_BYTES", 0)
+    monkeypatch.setattr("yral_chat.services.backups.replication.MAX_WAL_BYTES", 0)
     await backup.begin()
     replication = backup.replication
     assert replication is not None

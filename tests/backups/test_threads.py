@@ -9,7 +9,7 @@ import pytest
 
 from yral_chat.services.backups.threads import in_thread
 
-SECONDS = 10
+SECONDS = 60
 
 
 async def test_what_has_begun_also_ends_when_nobody_waits_for_it_any_more() -> None:

@@ -19,7 +19,7 @@ from tests.programs import STOP_SECONDS, PrivatePostgres
 from tests.test_documents import ROOT
 
 FILES = ROOT / "deploy/postgres"
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 180
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

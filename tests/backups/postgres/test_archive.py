@@ -90,6 +90,7 @@ async def archived(url: str) -> None:
         await until(there(look), what=f"{segment} is archived", seconds=30)
 
 
+@pytest.mark.timeout(900)
 async def test_the_archive(server: ArchivedPostgres, settings_of: MakeSettings, tmp_path: Path) -> None:
     """Set up, looked at, proved, gone back to a time, and brought back from nothing, step by step."""
     runbook = steps()

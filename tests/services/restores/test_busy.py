@@ -16,7 +16,7 @@ from tests.services.restores.conftest import MakeCopy
 from tests.services.restores.world import World, seqs
 from tests.waiting import there, until
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 KEY = "the-key-of-the-operator"
 # More than two pages of each conversation.

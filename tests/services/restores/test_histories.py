@@ -259,7 +259,7 @@ async def test_a_history(world: World, take_copy: MakeCopy, erase: Erase) -> Non
 
 
 @pytest.mark.long
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(100, 100 + HISTORIES))
 async def test_longer_histories(world: World, take_copy: MakeCopy, erase: Erase, seed: int) -> None:
     history = History(world, take_copy, erase, seed)
@@ -269,7 +269,7 @@ async def test_longer_histories(world: World, take_copy: MakeCopy, erase: Erase,
 
 
 @pytest.mark.long
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("jumping", range(200, 200 + HISTORIES), indirect=True)
 async def test_histories_by_a_clock_that_is_set_back(
     world: World, take_copy: MakeCopy, erase: Erase, jumping: JumpingClock
@@ -281,7 +281,7 @@ async def test_histories_by_a_clock_that_is_set_back(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(300, 300 + HISTORIES))
 async def test_histories_in_which_people_write_on(world: World, take_copy: MakeCopy, erase: Erase, seed: int) -> None:
     history = History(world, take_copy, erase, seed, is_busy=True)
