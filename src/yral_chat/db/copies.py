@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from yral_chat.core.clock import now, stamp
 from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
-from yral_chat.db.sqlite import create_viewer_engine, load_driver
+from yral_chat.db.sqlite import create_viewer_engine, find_damage, load_driver
 
 # The one to go back to, and the one before it.
 KEPT: Final = 2
@@ -110,11 +110,11 @@ def _check(part: Path, database: Path) -> None:
     """An upgrade would spread what is damaged. Raises DatabaseUnusable."""
     engine = create_viewer_engine(part, "immutable=1")
     with engine.connect() as connection:
-        answer = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        damage = find_damage(connection)
     engine.dispose()
-    if answer != "ok":
+    if damage:
         raise DatabaseUnusable(
-            f"{database} is damaged ({answer.splitlines()[-1]}): its tables are not upgraded, and nothing was changed. "
+            f"{database} is damaged ({damage}): its tables are not upgraded, and nothing was changed. "
             "docs/operations/restore.md says what to do."
         )
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.inspection import reading_all
-from yral_chat.db.sqlite import HEADER, check_file, error_code, lock_path
+from yral_chat.db.sqlite import HEADER, check_file, error_code, find_damage, lock_path
 
 # A start does not wait longer for it: what a large file has behind that, the next drill looks at. 1 GB takes 4 s.
 CHECK_SECONDS = 30.0
@@ -70,7 +70,7 @@ def _read_all(connection: Connection, path: Path, seconds: float) -> None:
     started = time.monotonic()
     driver.set_progress_handler(lambda: time.monotonic() - started > seconds, STEPS)
     try:
-        answer = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        damage = find_damage(connection)
     except DBAPIError as error:
         if error_code(error) != INTERRUPT:
             raise
@@ -78,8 +78,8 @@ def _read_all(connection: Connection, path: Path, seconds: float) -> None:
         return
     finally:
         driver.set_progress_handler(None, 0)
-    if answer != "ok":
-        raise DatabaseDamaged(path, " ".join(answer.split()))
+    if damage:
+        raise DatabaseDamaged(path, damage)
     # Of interest where somebody waits for it.
     level = "INFO" if seconds > CLOSED_SECONDS else "DEBUG"
     logger.log(level, "database.checked", seconds=round(time.monotonic() - started, 1))

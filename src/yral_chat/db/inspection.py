@@ -16,7 +16,7 @@ from yral_chat.db.backends import backend_of
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.migrations import check_revision, find_revision
 from yral_chat.db.serve_lock import SERVE_LOCK
-from yral_chat.db.sqlite import check_file, create_viewer_engine, database_path, load_driver, lock_path
+from yral_chat.db.sqlite import check_file, create_viewer_engine, database_path, find_damage, load_driver, lock_path
 
 WAL_HEADER_BYTES: Final = 32  # https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 
@@ -81,12 +81,12 @@ def _look_into(found: Inspection, path: Path, options: str) -> Inspection:
     try:
         with engine.connect() as connection:
             revision = _revision(connection)
-            answer = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+            damage = find_damage(connection)
     except DBAPIError as error:
         return msgspec.structs.replace(found, damage=str(error.orig))
     finally:
         engine.dispose()
-    return msgspec.structs.replace(found, revision=revision, damage="" if answer == "ok" else answer)
+    return msgspec.structs.replace(found, revision=revision, damage=damage)
 
 
 def find_installation(path: Path) -> str | None:

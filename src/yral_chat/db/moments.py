@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from yral_chat.db.damage import INTERRUPT, DatabaseDamaged
 from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.sqlite import create_viewer_engine, error_code
+from yral_chat.db.sqlite import create_viewer_engine, error_code, find_damage
 from yral_chat.db.verification import TableSum, TableUnreadable, sum_tables
 
 # How long we wait for the server's transactions to end: each takes milliseconds.
@@ -32,13 +32,13 @@ class Pinned:
     def check_damage(self) -> None:
         """Reads every page, also of indexes. Raises DatabaseDamaged; once `interrupt` was called TableUnreadable."""
         try:
-            answer = str(self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+            damage = find_damage(self._connection)
         except DBAPIError as error:
             if error_code(error) == INTERRUPT:
                 raise TableUnreadable(str(error.orig)) from error
             raise DatabaseDamaged(self._path, str(error.orig)) from error
-        if answer != "ok":
-            raise DatabaseDamaged(self._path, " ".join(answer.split()))
+        if damage:
+            raise DatabaseDamaged(self._path, damage)
 
     def interrupt(self) -> None:
         """From another thread: whoever sums gives up."""

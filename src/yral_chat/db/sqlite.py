@@ -160,6 +160,15 @@ def create_viewer_engine(path: Path, options: str = "mode=ro") -> Engine:
     )
 
 
+def find_damage(connection: Connection) -> str:
+    """What SQLite finds wrong first, in the pages of all tables and indexes; empty where nothing is.
+
+    Raises DBAPIError. https://www.sqlite.org/pragma.html#pragma_quick_check
+    """
+    answer = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    return "" if answer == "ok" else " ".join(answer.split())
+
+
 def error_code(error: Exception) -> int:
     """SQLite's extended result code; 0 when it has nothing to do with it."""
     return getattr(getattr(error, "orig", error), "sqlite_errorcode", None) or 0

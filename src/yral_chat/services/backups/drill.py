@@ -194,8 +194,7 @@ class Drill:
         while not sums.done():
             await asyncio.sleep(POLL_SECONDS)
             if _log_bytes(self._path) > MAX_LOG_BYTES:
-                pinned.interrupt()
-                return
+                pinned.interrupt()  # again, should it fall between two questions
 
     async def _wait_arrived(self, litestream: Litestream, moment: Moment) -> None:
         while (await litestream.position(ARRIVAL_SECONDS)).replicated_txid < moment.txid:
