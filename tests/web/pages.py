@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 from playwright.sync_api import Locator, Page, expect
 
-WAIT_MS = 10_000
+# A page that is still at work is waited for, also on a machine that has much else to do.
+WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 PERSONA = "Kelechi"
 
 OpenPage = Callable[..., Page]
