@@ -1,7 +1,6 @@
 """`yral-chat backup drill | verify`: does the backup restore, and are its objects those that were written."""
 
 import os
-from functools import partial
 
 import typer
 
@@ -28,11 +27,7 @@ async def run_drill(settings: Settings) -> bool:
     """
     _stand_back()
     with Bar() as bar:
-        drill = (
-            PostgresDrill(settings, bar.say)
-            if has_dumps(settings)
-            else Drill(settings, bar.say, partial(bar.count, "objects read"), bar.bytes)
-        )
+        drill = PostgresDrill(settings, bar.say) if has_dumps(settings) else Drill(settings, bar.say, bar.bytes)
         try:
             proof = await drill.run()
         except ScratchUnusable as error:

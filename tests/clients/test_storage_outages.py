@@ -128,10 +128,10 @@ async def test_a_slow_upload_is_no_silence(tmp_path: Path) -> None:
     async def slowly(request: web.BaseRequest) -> web.Response:
         async for chunk in request.content.iter_chunked(1024 * 1024):
             taken.extend(chunk)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
         return web.Response()
 
-    async with Answering(slowly).running() as server, storage_at(server.url, tmp_path, silence_seconds=0.6) as storage:
+    async with Answering(slowly).running() as server, storage_at(server.url, tmp_path, silence_seconds=3) as storage:
         source = tmp_path / "upload"
         source.write_bytes(bytes(LARGE))
         await storage.put_file(KEY, source, "image/png")

@@ -32,20 +32,28 @@ def find_faults(connection: Connection, *, erasing: Collection[str] = ()) -> lis
     In one transaction that sees one state. `erasing` are people whose erasure has begun, beside those of whom a job
     says so. Raises DatabaseUnusable when the tables are not ours.
     """
-    is_sqlite = connection.dialect.name == "sqlite"
-    faults: list[Fault] = []
-    if is_sqlite:
-        faults += _tried("integrity", _integrity, connection)
-        faults += _tried("references", _references, connection)
+    return [*find_broken(connection), *find_violated(connection, erasing)]
+
+
+def find_broken(connection: Connection) -> list[Fault]:
+    """Of `find_faults`, what SQLite itself can say."""
+    if connection.dialect.name != "sqlite":
+        return []
+    integrity = _tried("integrity", _integrity, connection)
+    return [*integrity, *_tried("references", _references, connection)]
+
+
+def find_violated(connection: Connection, erasing: Collection[str]) -> list[Fault]:
+    """Of `find_faults`, what we know of our tables."""
     try:
-        is_current = find_revision(connection) == HEAD
+        if find_revision(connection) != HEAD:
+            return []
     except DBAPIError as error:
-        return [*faults, _unreadable("tables", error)]
-    if is_current:
-        if not is_sqlite:
-            faults += _tried("references", _references_by_table, connection)
-        faults += _tried("jobs", _violations, connection, erasing)
-    return faults
+        return [_unreadable("tables", error)]
+    violations = _tried("jobs", _violations, connection, erasing)
+    if connection.dialect.name == "sqlite":
+        return list(violations)
+    return [*_tried("references", _references_by_table, connection), *violations]
 
 
 def _tried(check: str, find: Callable[..., Iterator[Fault]], connection: Connection, *args: Any) -> Iterator[Fault]:

@@ -31,7 +31,7 @@ from yral_chat.services.backups.proof import Finding, Proof, conclude
 from yral_chat.services.backups.repeating import check_erasures
 from yral_chat.services.backups.restoring import Progress, RestoreFailed, restore_aside
 from yral_chat.services.backups.scratch import ScratchUnusable, require_room, scratch_folder
-from yral_chat.services.backups.verifying import Told, Verifier, as_difference, as_finding
+from yral_chat.services.backups.verifying import Verifier, as_difference, as_finding
 from yral_chat.services.backups.whole import Backups
 
 # For how long nobody may write: the service's own patience is 5 s.
@@ -58,14 +58,11 @@ class Moment(msgspec.Struct):
 
 
 class Drill:
-    """One. `say` is told what is being done, `told` how many objects were read, `progress` what is restored."""
+    """One. `say` is told what is being done, `progress` how much is restored."""
 
-    def __init__(
-        self, settings: Settings, say: Say, told: Told = lambda _: None, progress: Progress = lambda _done, _total: None
-    ) -> None:
+    def __init__(self, settings: Settings, say: Say, progress: Progress = lambda _done, _total: None) -> None:
         self._settings = settings
         self._say = say
-        self._told = told
         self._progress = progress
         self._path = database_path(settings.resolved_database_url)
         self._findings: list[Finding] = []
@@ -123,8 +120,9 @@ class Drill:
             await self._wait_arrived(litestream, moment)
             arrived = time.monotonic() - moment.started
             self._facts |= {"recovery_point_seconds": round(arrived, 3)}
-            await self._look_at_objects(backups, litestream, database_id, moment.txid, moment.txid)
-            await self._check(backups, litestream, folder, database_id, moment.txid, moment.sums)
+            restored = folder / "restored.db"
+            await self._restore(backups, litestream, restored, moment.txid, moment.txid)
+            await self._check(backups, restored, moment.sums)
             return moment.at
 
     async def _alone(self, backups: Backups, folder: Path) -> int:
@@ -143,8 +141,9 @@ class Drill:
         }  # fmt: skip
         sent = await backups.last_sent(litestream, generation.id)
         await self._look_here()
-        await self._look_at_objects(backups, litestream, entry.database_id, last(latest), max(sent, last(latest)))
-        await self._check(backups, litestream, folder, entry.database_id, last(latest), None)
+        restored = folder / "restored.db"
+        await self._restore(backups, litestream, restored, last(latest), max(sent, last(latest)))
+        await self._check(backups, restored, None)
         return latest.at
 
     async def _look_here(self) -> None:
@@ -204,20 +203,24 @@ class Drill:
 
     # --- what comes back
 
-    async def _check(
-        self,
-        backups: Backups,
-        litestream: Litestream,
-        folder: Path,
-        database_id: str,
-        txid: int,
-        sums: "asyncio.Task[dict[str, TableSum]] | None",
-    ) -> None:
-        self._say("Restoring.")
-        restored, started = folder / "restored.db", time.monotonic()
-        size = cast(int, self._facts["bytes"])
-        await restore_aside(litestream, restored, txid=txid_text(txid), size=size, progress=self._progress)
+    async def _restore(self, backups: Backups, litestream: Litestream, to: Path, txid: int, sent: int) -> None:
+        """That transaction; and reads meanwhile the objects that this does not need, up to `sent`."""
+        self._say("Restoring, and looking at the other objects.")
+        restoring, looking = await asyncio.gather(
+            self._restore_one(litestream, to, txid),
+            self._look_at_objects(backups, litestream, txid, sent),
+            return_exceptions=True,  # what the one has found counts also where the other fails
+        )
+        for error in (looking, restoring):
+            if error is not None:
+                raise error
+
+    async def _restore_one(self, litestream: Litestream, to: Path, txid: int) -> None:
+        started, size = time.monotonic(), cast(int, self._facts["bytes"])
+        await restore_aside(litestream, to, txid=txid_text(txid), size=size, progress=self._progress)
         self._facts |= {"recovery_seconds": round(time.monotonic() - started, 3)}
+
+    async def _check(self, backups: Backups, restored: Path, sums: "asyncio.Task[dict[str, TableSum]] | None") -> None:
         self._say("Looking at all of it.")
         url = file_url(restored)
         found = await asyncio.to_thread(examine, url)
@@ -226,18 +229,16 @@ class Drill:
         if sums is not None:
             await self._compare(sums, found.tables)
         self._say("Erasing again who was erased.")
+        database_id = str(self._facts["database_id"])
         self._findings += await check_erasures(self._settings, backups.store, database_id, url)
 
-    async def _look_at_objects(
-        self, backups: Backups, litestream: Litestream, database_id: str, txid: int, sent: int
-    ) -> None:
+    async def _look_at_objects(self, backups: Backups, litestream: Litestream, txid: int, sent: int) -> None:
         """Those that bring back any moment since the newest snapshot, and of the others what is little.
 
         What the restore reads, it checks itself.
         """
-        self._say("Looking at its objects.")
         planned = set(await litestream.plan(txid_text(txid)))
-        where = place(database_id, str(self._facts["generation"]))
+        where = place(str(self._facts["database_id"]), str(self._facts["generation"]))
         verifier = Verifier(backups.store, litestream, where, self._settings)
         since = max((last(file) for file in planned if first(file) == 1), default=0)
         left = MOST_OLDER_BYTES
@@ -252,7 +253,7 @@ class Drill:
             left -= file.size * is_little
             return is_little
 
-        self._findings += await verifier.look(sent, read=is_read, told=self._told)
+        self._findings += await verifier.look(sent, read=is_read)
 
     async def _compare(self, sums: "asyncio.Task[dict[str, TableSum]]", found: dict[str, TableSum]) -> None:
         try:
