@@ -265,7 +265,7 @@ async def test_partial_text_is_stored_while_it_arrives(api: Api, service: Servic
         seen = await newest(api, conversation["id"])
         return seen if seen["content"] == "Once upon" else None
 
-    row = await until(partial, what="the partial text", seconds=5)
+    row = await until(partial, what="the partial text")
     assert (row["status"], row["completed_at"]) == ("streaming", None)
     assert (await api.history(conversation["id"]))[-1]["role"] == "user", "unfinished rows are not in the history"
     await stop_all(api, conversation["id"])

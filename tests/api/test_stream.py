@@ -278,9 +278,10 @@ async def test_a_silent_model_ends_the_stream_and_the_turn_goes_on(
     reply = await newest(api, conversation["id"])
     assert reply["status"] in ("pending", "streaming", "delivered")
     # The reader comes back with the last id that it saw, as a browser does by itself, and misses nothing.
-    rest = await api.resume(conversation["id"], reply["id"], events[-1].id)
-    assert text_of(events) + text_of(rest) == "Slowly spoken"
-    assert rest[-1].event == "done"
+    while events[-1].event == "error" and events[-1].data["turn_running"]:
+        events += await api.resume(conversation["id"], reply["id"], events[-1].id)
+    assert text_of(events) == "Slowly spoken"
+    assert events[-1].event == "done"
 
 
 # --- coming back
