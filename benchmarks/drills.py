@@ -1,4 +1,4 @@
-"""`python -m benchmarks.drills [MEGABYTES]`: what a drill of a large database takes, beside its server.
+"""`python -m benchmarks.drills [MEGABYTES]`: what a drill of a large database takes, beside its server, and a restore.
 
 Not a part of `make bench`: the database alone takes half a minute to make.
 """
@@ -65,6 +65,17 @@ async def drill(machine: Machine) -> tuple[Used, Proof]:
     return used, proof
 
 
+async def restore(machine: Machine) -> float:
+    """Seconds that the whole command takes, with its look at what it has restored."""
+    to, started = machine.folder / "restored.db", time.perf_counter()
+    command = arguments("restore", "--latest", "--to", str(to))
+    child = await asyncio.create_subprocess_exec(*command, env=environment(machine), stdout=asyncio.subprocess.DEVNULL)
+    assert await child.wait() == 0
+    seconds = time.perf_counter() - started
+    to.unlink()
+    return seconds
+
+
 async def main(megabytes: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="yral-drill-"))
     try:
@@ -84,6 +95,9 @@ async def main(megabytes: int) -> None:
                         f" {proof.recovery_seconds} s; memory {used.private / 1e6:.0f} MB private,"
                         f" {used.resident / 1e6:.0f} MB resident"
                     )
+                size = (machine.data / "yral_chat.db").stat().st_size
+                rates = [size / 1e6 / await restore(machine) for _ in range(ROUNDS)]
+                print(f"restore --latest --to: {', '.join(f'{rate:.0f}' for rate in rates)} MB/s")
             finally:
                 machine.service.stop()
     finally:
