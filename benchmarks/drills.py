@@ -79,7 +79,7 @@ async def restore(machine: Machine) -> float:
 async def main(megabytes: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="yral-drill-"))
     try:
-        with Rclone(folder / "s3") as server:
+        with Rclone(folder / "s3", has_etags=False) as server:
             machine = Machine(folder / "machine", bucket(server), LOG_LEVEL="WARNING")
             machine.data.mkdir()
             fill(machine.data / "yral_chat.db", megabytes * 1_000_000)

@@ -67,14 +67,19 @@ class ObjectStore:
 
 
 class Rclone(ObjectStore):
-    """Serves a folder; buckets are its folders."""
+    """Serves a folder; buckets are its folders.
 
-    def __init__(self, folder: Path, *, is_virtual: bool = False) -> None:
+    For its ETags it reads every object anew whenever one of them is listed, as no bucket does: where time is measured,
+    it goes without them (`has_etags`).
+    """
+
+    def __init__(self, folder: Path, *, is_virtual: bool = False, has_etags: bool = True) -> None:
         super().__init__()
         self.bucket = folder / "buckets" / BUCKET
         self.bucket.mkdir(parents=True)
         self._folder = folder
         self._is_virtual = is_virtual
+        self._has_etags = has_etags
 
     def _command(self) -> tuple[list[str], str]:
         options = {
@@ -88,6 +93,8 @@ class Rclone(ObjectStore):
         words = [word for option in options.items() for word in option]
         if self._is_virtual:
             words.append("--force-path-style=false")
+        if not self._has_etags:
+            words.append("--etag-hash=")
         return [program("rclone"), "serve", "s3", *words, str(self.bucket.parent)], "Starting s3 server on"
 
 

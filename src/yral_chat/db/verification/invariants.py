@@ -249,8 +249,10 @@ _COUNTS = (
         "influencers.counts",
         "A persona counts its conversations, and every message that was ever sent to it.",
         """SELECT i.id FROM influencers AS i LEFT JOIN (
-             SELECT c.influencer_id, count(DISTINCT c.id) AS conversations, count(m.id) AS messages
-             FROM conversations AS c LEFT JOIN messages AS m ON m.conversation_id = c.id AND m.role = 'user'
+             SELECT c.influencer_id, count(*) AS conversations, sum(m.messages) AS messages
+             FROM conversations AS c LEFT JOIN (
+               SELECT conversation_id, count(*) AS messages FROM messages WHERE role = 'user' GROUP BY conversation_id
+             ) AS m ON m.conversation_id = c.id
              GROUP BY c.influencer_id
            ) AS h ON h.influencer_id = i.id LEFT JOIN (
              SELECT influencer_id, sum(conversations) AS conversations, sum(user_messages) AS messages

@@ -9,7 +9,7 @@ from yral_chat.core.clock import SECOND, from_text, now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database
-from yral_chat.db.verification import examine, find_left
+from yral_chat.db.verification import find_faults_at, find_left
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
 from yral_chat.services.backups import erasures
 from yral_chat.services.backups.proof import Finding
@@ -34,8 +34,7 @@ async def check_erasures(settings: Settings, store: BackupStore, database_id: st
     left = await asyncio.to_thread(find_left, url, [(one.user_id, from_text(one.at)) for one in erased])
     findings += [as_finding(fault) for fault in left]
     if repeated:
-        found = await asyncio.to_thread(examine, url)
-        findings += [as_finding(fault) for fault in found.faults]
+        findings += [as_finding(fault) for fault in await asyncio.to_thread(find_faults_at, url)]
     return findings
 
 

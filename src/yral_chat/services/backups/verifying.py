@@ -12,7 +12,7 @@ from yral_chat.core.clock import DAY, from_text, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.sqlite import file_url
-from yral_chat.db.verification import Difference, Examination, Fault, examine
+from yral_chat.db.verification import Difference, Fault, find_faults_at
 from yral_chat.services.backups import restoring
 from yral_chat.services.backups.histories import SNAPSHOTS, find_gaps, first, last, name
 from yral_chat.services.backups.proof import Finding
@@ -145,18 +145,6 @@ def _difference(file: LtxFile, header: LtxHeader, size: int) -> str | None:
     return None if size == file.size else f"It has {size} bytes and not {file.size}."
 
 
-async def restore_and_examine(
-    litestream: Litestream, to: Path, *, txid: str | None, size: int, progress: Progress
-) -> tuple[Examination | None, list[Finding]]:
-    """Restores that state into the new file `to`, and looks at it. Raises ScratchUnusable."""
-    try:
-        await restoring.restore_aside(litestream, to, txid=txid, size=size, progress=progress)
-        found = await asyncio.to_thread(examine, file_url(to))
-    except (LitestreamError, DatabaseUnusable) as error:
-        return None, [Finding("restore", f"It cannot be restored: {error}.")]
-    return found, [as_finding(fault) for fault in found.faults]
-
-
 def as_finding(fault: Fault) -> Finding:
     return Finding(fault.check, f"Not so in {fault.count} places: {fault.sentence} ({fault.example})")
 
@@ -180,7 +168,14 @@ async def restore_points(
     """Each of them, one after the other. Raises ScratchUnusable."""
     for point in points:
         to = folder / "point.db"
-        _, findings = await restore_and_examine(litestream, to, txid=point.max_txid, size=size, progress=progress)
-        await asyncio.to_thread(restoring.remove_database, to)
-        for finding in findings:
+        for finding in await _restore_point(litestream, to, point.max_txid, size, progress):
             yield Finding(f"{finding.subject} at {to_text(point.at)}", finding.text)
+        await asyncio.to_thread(restoring.remove_database, to)
+
+
+async def _restore_point(litestream: Litestream, to: Path, txid: str, size: int, progress: Progress) -> list[Finding]:
+    try:
+        await restoring.restore_aside(litestream, to, txid=txid, size=size, progress=progress)
+        return [as_finding(fault) for fault in await asyncio.to_thread(find_faults_at, file_url(to))]
+    except (LitestreamError, DatabaseUnusable) as error:
+        return [Finding("restore", f"It cannot be restored: {error}.")]

@@ -18,7 +18,7 @@ from yral_chat.db.contents import Contents, look_at_contents
 from yral_chat.db.damage import check_damage
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.sqlite import database_path, file_url
-from yral_chat.db.verification import Fault, examine
+from yral_chat.db.verification import Fault, find_faults_at
 from yral_chat.services.backups import erasures, restoring
 from yral_chat.services.backups.catalogue import Catalogue, Entry, Generation, by_time, find_newest, missing_text, place
 from yral_chat.services.backups.local import load_state, replacing
@@ -147,7 +147,7 @@ class Backups:
             raise self._unusable(error) from error
         restored = await restoring.bring_back(litestream, to, at=at, size=size, progress=progress)
         contents = await asyncio.to_thread(look_at_contents, to)
-        faults = (await asyncio.to_thread(examine, file_url(to))).faults
+        faults = await asyncio.to_thread(find_faults_at, file_url(to))
         return Outcome(to, generation, restored.txid, restored.duration_ms, contents, faults, None)
 
     async def restore_in_place(self, at: str | None, progress: Progress, *, is_forced: bool) -> Outcome:
