@@ -14,6 +14,7 @@ from yral_chat.services.backups.drill import Drill
 from yral_chat.services.backups.dumps import DumpFailed, Dumps, has_dumps
 from yral_chat.services.backups.postgres_drill import PostgresDrill
 from yral_chat.services.backups.proof import Finding, Proof, save_proof
+from yral_chat.services.backups.repeating import find_missing_erasures
 from yral_chat.services.backups.restoring import RestoreFailed
 from yral_chat.services.backups.scratch import ScratchUnusable, scratch_folder
 from yral_chat.services.backups.verifying import Verifier, restore_points
@@ -65,6 +66,7 @@ async def verify(settings: Settings, *, is_all: bool) -> bool:
 async def _verify(backups: Backups, settings: Settings, bar: Bar, *, is_all: bool) -> list[Finding]:
     entry, newest_one = await backups.find(None)
     findings = await _verify_one(backups, settings, bar, entry.database_id, newest_one, is_all=is_all)
+    findings += await find_missing_erasures(settings, backups.store, entry.database_id)
     for kept in await backups.list() if is_all else ():
         if (older := kept.generation).id != newest_one.id:
             found = await _verify_one(backups, settings, bar, kept.database_id, older, is_all=True, is_newest=False)
@@ -107,6 +109,9 @@ async def _verify_dumps(settings: Settings, bar: Bar) -> bool:
         bar.say(wrong)
     if not (found := await dumps.list_all()):
         raise DumpFailed(f"{dumps.place} holds no dump.")
+    for finding in await find_missing_erasures(settings, dumps.store, found[-1].database_id):
+        findings += 1
+        bar.say(f"{finding.subject}: {finding.text}")
     bar.say(f"{len(found)} dumps. " + ("Sound." if not findings else f"Not sound: {findings} findings."))
     return not findings
 

@@ -35,10 +35,10 @@ async def restore(settings: Settings, *, at: str | None, to: Path | None, is_for
     if to is not None:
         refuse_file(to, database_path(settings.resolved_database_url), is_forced=is_forced)
         with Bar() as bar:
-            return [*_lines(await backups.restore_to(to, at, bar.bytes))]
+            return [*_lines(await backups.restore_to(to, at, bar.bytes, bar.say))]
     await _take_database(settings)
     with Bar() as bar:
-        outcome = await backups.restore_in_place(at, bar.bytes, is_forced=is_forced)
+        outcome = await backups.restore_in_place(at, bar.bytes, bar.say, is_forced=is_forced)
     return [*_lines(outcome), "Start the service: it begins a new generation of the backup."]
 
 
@@ -97,12 +97,14 @@ def refuse_file(to: Path, database: Path | None, *, is_forced: bool) -> None:
 
 def _lines(outcome: Outcome) -> Iterator[str]:
     contents = outcome.contents
-    faults = outcome.faults
+    found, faults = outcome.found, outcome.found.faults
     checked = "checked: sound" if not faults else f"checked: {len(faults)} of the checks found something"
     yield f"Restored {outcome.path} in {outcome.duration_ms / 1000:.1f} s, {checked}."
     yield from (f"  ✗ {fault.sentence} Not so in {fault.count} places: {fault.example}" for fault in faults)
     yield f"  state of      {contents.newest_text} (transaction {outcome.txid} of generation {outcome.generation.id})"
     yield f"  conversations {contents.conversations}"
     yield f"  messages      {contents.messages}"
+    if found.is_partial:
+        yield f"  revision      {found.revision} of the tables: another version's, whose own rules were not checked"
     if outcome.kept is not None:
         yield f"  before        kept as {outcome.kept}"

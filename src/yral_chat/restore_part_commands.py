@@ -120,10 +120,10 @@ async def _from_backup(settings: Settings, at: str | None, say: Say) -> AsyncIte
     try:
         await backups.fetch_erasures(time)  # this folder may never have heard of them
         with Bar() as bar:
-            outcome = await backups.restore_to(path, time, bar.bytes)
+            outcome = await backups.restore_to(path, time, bar.bytes, bar.say)
         await asyncio.to_thread(migrate, file_url(path))  # it may be of an earlier version
         say(f"state of  {outcome.contents.newest_text}")
-        for fault in outcome.faults:
+        for fault in outcome.found.faults:
             say(f"✗ {fault.sentence} Not so in {fault.count} places: {fault.example}")
         yield Copy(path)
     finally:

@@ -236,6 +236,9 @@ async def test_erasures_that_the_backup_does_not_know_are_named(machine: Machine
     machine.service.stop()
     ErasureLog(machine.data / "erasures.jsonl").append(Erasure("old", "another", "2026-01-01T00:00:00.000000Z"))
     assert subjects(machine) == {"erasures"}
+    verified = run(machine, "backup", "verify")
+    assert verified.returncode == 1
+    assert "erasures: 1 erasures are not noted at the backup" in verified.stdout
 
 
 @pytest.mark.long

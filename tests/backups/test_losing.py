@@ -21,7 +21,9 @@ from tests.backups.test_serve import litestream_of
 from tests.cli.commands import Cli
 from tests.object_stores import Rclone
 from tests.service import token
+from tests.waiting import there, until
 from yral_chat.clients.backup_store import Target
+from yral_chat.clients.ltx import HEADER
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.db.sqlite import load_driver
 
@@ -185,6 +187,42 @@ async def test_going_back_to_times(new_machine: MakeMachine, folder_target: Targ
                    if when < at - 3 * SECOND and text not in found.get(conversation, [])]  # fmt: skip
         assert not earlier
     assert newest > 0
+
+
+async def test_going_back_further_than_each_second_is_kept(
+    new_machine: MakeMachine, folder_target: Target, tmp_path: Path
+) -> None:
+    """After an hour Litestream deletes the objects of each second, as this does; those of half a minute are left."""
+    machine = new_machine(folder_target)
+    machine.start()
+    load = Load(machine)
+
+    def objects(level: int) -> list[Path]:
+        return sorted(Path(folder_target.path).rglob(f"ltx/{level}/*.ltx"))
+
+    running = asyncio.create_task(load.run(600))
+    await until(there(lambda: len(objects(1)) >= 3), what="three half minutes", seconds=150)
+    await asyncio.sleep(3)
+    running.cancel()
+    await replicated(machine)
+    machine.service.stop()
+    for path in objects(0):
+        path.unlink()
+    # https://github.com/superfly/ltx: after the header's first fields comes its time, in milliseconds.
+    steps = [int.from_bytes(path.read_bytes()[HEADER.size : HEADER.size + 8]) * 1000 for path in objects(1)]
+    cli = Cli(tmp_path / "operator", DATA_DIR=str(machine.data), **settings_of(folder_target))
+    for step in steps:
+        to = tmp_path / f"{step}.db"
+        at = step + random.randint(SECOND, 25 * SECOND)  # before the next one
+        done = await asyncio.to_thread(cli.run, "restore", "--at", to_text(at), "--to", str(to))
+        assert done.status == 0, done.err
+        found = stored(to)
+        check_prefixes(load, found)
+        later = [text for when, conversation, text in load.acknowledged
+                 if when > step + 3 * SECOND and text in found.get(conversation, [])]  # fmt: skip
+        earlier = [text for when, conversation, text in load.acknowledged
+                   if when < step - 3 * SECOND and text not in found.get(conversation, [])]  # fmt: skip
+        assert (later, earlier) == ([], [])
 
 
 async def test_a_bucket_that_was_away_gets_everything(new_machine: MakeMachine, rclone: Rclone) -> None:

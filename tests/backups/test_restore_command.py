@@ -275,12 +275,30 @@ async def test_what_is_looked_at_keeps_its_log(machine: Machine, operator: Opera
 
 
 @pytest.mark.long
+async def test_what_is_of_another_version_is_not_called_sound_without_a_word(
+    machine: Machine, operator: Operator
+) -> None:
+    await lived(machine)
+    execute(machine.service, text("UPDATE alembic_version SET version_num = '0004'"))
+    await replicated(machine)
+    to = machine.folder / "then.db"
+    done = operator.run("restore", "--latest", "--to", str(to))
+    assert done.status == 0, done.err
+    assert "0004 of the tables: another version's, whose own rules were not checked" in done.out
+    drilled = operator.run("backup", "drill")
+    assert drilled.status == 0, drilled.out
+    assert "Its tables are of another version (0004): their own rules were not checked." in drilled.out
+
+
+@pytest.mark.long
 async def test_into_a_file_beside_the_running_service(machine: Machine, operator: Operator) -> None:
     person, between = await lived(machine)
     to = machine.folder / "then? #1%20.db"
     done = operator.run("restore", "--at", between, "--to", str(to))
     assert done.status == 0, done.err
+    assert "Looking at all of it." in done.out
     assert "checked: sound" in done.out
+    assert "rules were not checked" not in done.out
     assert to.stat().st_mode & 0o777 == 0o600
     assert "is there already" in operator.refuse("restore", "--latest", "--to", str(to))
     assert operator.run("restore", "--latest", "--to", str(to), "--force").status == 0

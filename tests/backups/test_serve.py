@@ -162,9 +162,13 @@ async def test_what_a_killed_one_has_left_and_does_not_end_is_ended(machine: Mac
 
 
 @pytest.mark.long
-async def test_a_second_service_is_refused(new_machine: MakeMachine, folder_target: Target) -> None:
-    first, second = new_machine(folder_target), new_machine(folder_target)
+async def test_a_second_service_is_refused(
+    new_machine: MakeMachine, target: Target, request: pytest.FixtureRequest
+) -> None:
+    first, second = new_machine(target), new_machine(target)
     first.start()
+    is_warned = "backup.conditions_ignored" in first.service.process.output
+    assert is_warned == ("rclone" in request.fixturenames)
     person = Person(first)
     assert "is the backup of a service on" in second.refuse()
     assert not (second.data / "yral_chat.db").exists()

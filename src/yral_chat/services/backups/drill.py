@@ -7,7 +7,7 @@ transaction that is, and a reader keeps this moment. Then exactly this transacti
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, cast
@@ -29,7 +29,7 @@ from yral_chat.services.backups.histories import first, last
 from yral_chat.services.backups.local import load_state
 from yral_chat.services.backups.proof import Finding, Proof, conclude
 from yral_chat.services.backups.repeating import check_erasures
-from yral_chat.services.backups.restoring import Progress, RestoreFailed, restore_aside
+from yral_chat.services.backups.restoring import Progress, RestoreFailed, Say, restore_aside
 from yral_chat.services.backups.scratch import ScratchUnusable, require_room, scratch_folder
 from yral_chat.services.backups.verifying import Verifier, as_difference, as_finding
 from yral_chat.services.backups.whole import Backups
@@ -43,8 +43,6 @@ POLL_SECONDS: Final = 0.1
 MAX_LOG_BYTES: Final = 512 * 1024 * 1024
 # Of the objects that no restore of today needs, the first that together are so large are read, too.
 MOST_OLDER_BYTES: Final = 256 * 1024 * 1024
-
-Say = Callable[[str], None]
 
 
 class Moment(msgspec.Struct):
@@ -225,6 +223,8 @@ class Drill:
         url = file_url(restored)
         found = await asyncio.to_thread(examine, url)
         self._findings += [as_finding(fault) for fault in found.faults]
+        if found.is_partial:
+            self._say(f"Its tables are of another version ({found.revision}): their own rules were not checked.")
         self._facts |= {"rows": sum(table.rows for table in found.tables.values())}
         if sums is not None:
             await self._compare(sums, found.tables)

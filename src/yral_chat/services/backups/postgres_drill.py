@@ -6,7 +6,7 @@ a base backup and its log are restored into a server of their own, and that is l
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -23,6 +23,7 @@ from yral_chat.services.backups.alone import only_one
 from yral_chat.services.backups.dumps import DumpFailed, Dumps
 from yral_chat.services.backups.proof import Finding, Proof, conclude
 from yral_chat.services.backups.repeating import check_erasures
+from yral_chat.services.backups.restoring import Say
 from yral_chat.services.backups.scratch import ScratchUnusable
 from yral_chat.services.backups.scratch_databases import scratch, scratch_name
 from yral_chat.services.backups.verifying import as_finding
@@ -33,8 +34,6 @@ NO_ROOM: Final = (
     "There is no room to restore the backup and look at it: the disk is full. Make room for a second copy of the "
     "database, or name another server in BACKUP_DRILL_DATABASE_URL."
 )
-
-Say = Callable[[str], None]
 
 
 class PostgresDrill:

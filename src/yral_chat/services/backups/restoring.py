@@ -21,6 +21,7 @@ from yral_chat.services.backups.scratch import ScratchUnusable, require_room
 PROGRESS_SECONDS: Final = 0.2
 
 Progress = Callable[[int, int | None], None]  # is told how many bytes are there, and of how many; None: not known
+Say = Callable[[str], None]  # is told what is being done
 
 _LTX = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.ltx")
 

@@ -12,7 +12,7 @@ from yral_chat.core.clock import DAY, from_text, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.sqlite import file_url
-from yral_chat.db.verification import Difference, Fault, find_faults_at
+from yral_chat.db.verification import Difference, Fault, examine
 from yral_chat.services.backups import restoring
 from yral_chat.services.backups.histories import SNAPSHOTS, find_gaps, first, last, name
 from yral_chat.services.backups.proof import Finding
@@ -176,6 +176,7 @@ async def restore_points(
 async def _restore_point(litestream: Litestream, to: Path, txid: str, size: int, progress: Progress) -> list[Finding]:
     try:
         await restoring.restore_aside(litestream, to, txid=txid, size=size, progress=progress)
-        return [as_finding(fault) for fault in await asyncio.to_thread(find_faults_at, file_url(to))]
+        found = await asyncio.to_thread(examine, file_url(to), is_summed=False)
     except (LitestreamError, DatabaseUnusable) as error:
         return [Finding("restore", f"It cannot be restored: {error}.")]
+    return [as_finding(fault) for fault in found.faults]

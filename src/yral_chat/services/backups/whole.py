@@ -18,11 +18,11 @@ from yral_chat.db.contents import Contents, look_at_contents
 from yral_chat.db.damage import check_damage
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.sqlite import database_path, file_url
-from yral_chat.db.verification import Fault, find_faults_at
+from yral_chat.db.verification import Examination, examine
 from yral_chat.services.backups import erasures, restoring
 from yral_chat.services.backups.catalogue import Catalogue, Entry, Generation, by_time, find_newest, missing_text, place
 from yral_chat.services.backups.local import load_state, replacing
-from yral_chat.services.backups.restoring import Progress, RestoreFailed
+from yral_chat.services.backups.restoring import Progress, RestoreFailed, Say
 from yral_chat.services.backups.scratch import ScratchUnusable, require_room
 from yral_chat.services.backups.starting import End, LocalState
 from yral_chat.services.backups.verifying import Verifier
@@ -59,7 +59,7 @@ class Outcome(msgspec.Struct, frozen=True):
     txid: str
     duration_ms: int
     contents: Contents
-    faults: list[Fault]
+    found: Examination
     kept: Path | None
 
 
@@ -136,8 +136,8 @@ class Backups:
         except LitestreamError:  # nobody serves
             return await asyncio.to_thread(restoring.last_local_txid, litestream.database) or 0
 
-    async def restore_to(self, to: Path, at: str | None, progress: Progress) -> Outcome:
-        """The newest state, or that of a time, as the new file `to`."""
+    async def restore_to(self, to: Path, at: str | None, progress: Progress, say: Say) -> Outcome:
+        """The newest state, or that of a time, as the new file `to`. `say` is told what is being done."""
         entry, generation = await self.find(at)
         litestream = self.litestream(entry.database_id, generation)
         verifier = Verifier(self.store, litestream, place(entry.database_id, generation.id), self._settings)
@@ -146,11 +146,12 @@ class Backups:
         except (BackupStoreError, LitestreamError) as error:
             raise self._unusable(error) from error
         restored = await restoring.bring_back(litestream, to, at=at, size=size, progress=progress)
+        say("Looking at all of it.")
         contents = await asyncio.to_thread(look_at_contents, to)
-        faults = await asyncio.to_thread(find_faults_at, file_url(to))
-        return Outcome(to, generation, restored.txid, restored.duration_ms, contents, faults, None)
+        found = await asyncio.to_thread(examine, file_url(to), is_summed=False)
+        return Outcome(to, generation, restored.txid, restored.duration_ms, contents, found, None)
 
-    async def restore_in_place(self, at: str | None, progress: Progress, *, is_forced: bool) -> Outcome:
+    async def restore_in_place(self, at: str | None, progress: Progress, say: Say, *, is_forced: bool) -> Outcome:
         """Puts it in the place of the database, which is kept aside; the caller holds the serve lock.
 
         Refuses when that one has something newer, unless `is_forced`.
@@ -161,7 +162,7 @@ class Backups:
         try:
             present = await self._present()
             newest = await find_newest(present, self.litestream)
-            outcome = await self.restore_to(waiting, at, progress)
+            outcome = await self.restore_to(waiting, at, progress, say)
             if not is_forced:
                 refuse_damaged(outcome)
                 await asyncio.to_thread(refuse_newer, path, outcome.contents)
@@ -279,7 +280,7 @@ def refuse_newer(path: Path, restored: Contents) -> None:
 
 def refuse_damaged(outcome: Outcome) -> None:
     """A count that is wrong may come back, a file that is not whole may not. Raises RestoreFailed."""
-    if damage := next((fault for fault in outcome.faults if fault.check.partition(".")[0] in DAMAGE), None):
+    if damage := next((fault for fault in outcome.found.faults if fault.check.partition(".")[0] in DAMAGE), None):
         raise RestoreFailed(
             f"What would be restored is damaged ({damage.example}). Nothing was changed. `yral-chat backup verify "
             "--all` says what is sound; say --force to restore it all the same."
