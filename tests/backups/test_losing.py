@@ -1,6 +1,6 @@
 """Machines that are lost under load, times that are gone back to, a bucket that is away. The long forms run on demand:
 
-BACKUP_TRIALS=50 BACKUP_RATE=200 BACKUP_TIMES=20 BACKUP_AWAY_SECONDS=600 \\
+BACKUP_TRIALS=100 BACKUP_RATE=215 BACKUP_TIMES=20 BACKUP_AWAY_SECONDS=600 \\
     .venv/bin/pytest -s -m long tests/backups/test_losing.py
 """
 
