@@ -57,6 +57,28 @@ async def test_a_configuration_that_cannot_be_written_is_an_error_of_litestream(
         await litestream.start()
 
 
+async def test_one_that_ends_again_and_again_is_given_longer_pauses(
+    replicating: Replication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Impatient:
+        def delay(self, failures: int) -> float:
+            asked.append(failures)
+            return 0.01
+
+    monkeypatch.setattr(replication, "BACKOFF", Impatient())
+    replicating._litestream._program = "/bin/false"
+    replicating.start()
+    await until(there(lambda: len(asked) >= 4), what="it to be started anew")
+    assert asked[:4] == [0, 1, 2, 3]
+    monkeypatch.setattr(replication, "STEADY_SECONDS", -1.0)  # each has run long enough now to have been well
+    asked.clear()
+    await until(there(lambda: len(asked) >= 4), what="it to be started anew")
+    assert set(asked[1:]) == {0}
+    await replicating.stop(may_start=False)
+
+
 async def test_one_that_never_answers_lags(replicating: Replication) -> None:
     replicating._is_running, replicating._tasks = True, [asyncio.create_task(asyncio.sleep(0))]
     states = [replicating.state]

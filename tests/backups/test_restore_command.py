@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]
 from sqlalchemy import text
 
 from tests.backups.conftest import MakeMachine
@@ -25,7 +24,7 @@ from tests.programs import require
 from tests.rows import execute
 from tests.test_documents import ROOT, blocks
 from yral_chat.clients.backup_store import Target
-from yral_chat.clients.litestream import Litestream, wait_for_orphan
+from yral_chat.clients.litestream import wait_for_orphan
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.db.sqlite import load_driver
@@ -405,14 +404,3 @@ async def test_the_runbook(
     another = new_machine(folder_target)
     follow("The machine is lost", another)
     assert person.history(another) == EARLY + LATE
-
-
-def test_the_configuration_for_a_litestream_of_ones_own_is_ours(tmp_path: Path) -> None:
-    target = Target("the-bucket", "the/prefix", "http://127.0.0.1:9000", "eu-1", "key", "secret")
-    ours = Litestream("litestream", tmp_path / "yral_chat.db", target, "", tmp_path).config()
-    text = (ROOT / "deploy/litestream/litestream.yml").read_text()
-    values = {
-        "DATA_DIR": str(tmp_path), "BACKUP_BUCKET": "the-bucket", "BACKUP_PREFIX": "the/prefix",
-        "BACKUP_REGION": "eu-1", "BACKUP_ENDPOINT_URL": "http://127.0.0.1:9000",
-    }  # fmt: skip
-    assert yaml.safe_load(re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], text)) == ours
