@@ -9,12 +9,12 @@ from yral_chat.clients.litestream import LitestreamError, LtxFile, newest
 from yral_chat.core.config import Settings
 from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.progress import Bar
+from yral_chat.services.backups import erasures
 from yral_chat.services.backups.catalogue import Generation, place
 from yral_chat.services.backups.drill import Drill
 from yral_chat.services.backups.dumps import DumpFailed, Dumps, has_dumps
 from yral_chat.services.backups.postgres_drill import PostgresDrill
 from yral_chat.services.backups.proof import Finding, Proof, save_proof
-from yral_chat.services.backups.repeating import find_missing_erasures
 from yral_chat.services.backups.restoring import RestoreFailed
 from yral_chat.services.backups.scratch import ScratchUnusable, scratch_folder
 from yral_chat.services.backups.verifying import Verifier, restore_points
@@ -65,8 +65,8 @@ async def verify(settings: Settings, *, is_all: bool) -> bool:
 
 async def _verify(backups: Backups, settings: Settings, bar: Bar, *, is_all: bool) -> list[Finding]:
     entry, newest_one = await backups.find(None)
-    findings = await _verify_one(backups, settings, bar, entry.database_id, newest_one, is_all=is_all)
-    findings += await find_missing_erasures(settings, backups.store, entry.database_id)
+    findings = await erasures.find_missing(backups.store, entry.database_id, settings.data_dir)
+    findings += await _verify_one(backups, settings, bar, entry.database_id, newest_one, is_all=is_all)
     for kept in await backups.list() if is_all else ():
         if (older := kept.generation).id != newest_one.id:
             found = await _verify_one(backups, settings, bar, kept.database_id, older, is_all=True, is_newest=False)
@@ -98,7 +98,9 @@ async def _verify_one(
     with scratch_folder(settings.data_dir) as folder:
         points = await verifier.points() if is_all else _newest_alone(files)
         size = max([await verifier.bytes_at(point) for point in points], default=0)
-        return findings + [finding async for finding in restore_points(litestream, points, folder, size, bar.bytes)]
+        return findings + [
+            finding async for finding in restore_points(litestream, points, folder, size, bar.bytes, bar.say)
+        ]
 
 
 async def _verify_dumps(settings: Settings, bar: Bar) -> bool:
@@ -107,12 +109,14 @@ async def _verify_dumps(settings: Settings, bar: Bar) -> bool:
     async for wrong in dumps.verify(bar.bytes):
         findings += 1
         bar.say(wrong)
-    if not (found := await dumps.list_all()):
+    own, others = await dumps.sort()
+    if not own and not others:
         raise DumpFailed(f"{dumps.place} holds no dump.")
-    for finding in await find_missing_erasures(settings, dumps.store, found[-1].database_id):
-        findings += 1
-        bar.say(f"{finding.subject}: {finding.text}")
-    bar.say(f"{len(found)} dumps. " + ("Sound." if not findings else f"Not sound: {findings} findings."))
+    missing = await dumps.find_missing_erasures(own[-1]) if own else []
+    for line in _told(missing):
+        bar.say(line)
+    findings += len(missing)
+    bar.say(f"{len(own) + len(others)} dumps. " + ("Sound." if not findings else f"Not sound: {findings} findings."))
     return not findings
 
 

@@ -11,6 +11,7 @@ from yral_chat.core.config import Settings
 from yral_chat.db.backends import create_database
 from yral_chat.db.migrations import HEAD
 from yral_chat.db.sqlite import database_path
+from yral_chat.db.verification import UNASKED
 from yral_chat.progress import Bar
 from yral_chat.services.backups.before_upgrade import go_back
 from yral_chat.services.backups.restoring import RestoreFailed
@@ -98,13 +99,14 @@ def refuse_file(to: Path, database: Path | None, *, is_forced: bool) -> None:
 def _lines(outcome: Outcome) -> Iterator[str]:
     contents = outcome.contents
     found, faults = outcome.found, outcome.found.faults
-    checked = "checked: sound" if not faults else f"checked: {len(faults)} of the checks found something"
+    checked = "checked in part" if found.is_partial else "checked"
+    checked += ": sound" if not faults else f": {len(faults)} of the checks found something"
     yield f"Restored {outcome.path} in {outcome.duration_ms / 1000:.1f} s, {checked}."
     yield from (f"  ✗ {fault.sentence} Not so in {fault.count} places: {fault.example}" for fault in faults)
     yield f"  state of      {contents.newest_text} (transaction {outcome.txid} of generation {outcome.generation.id})"
     yield f"  conversations {contents.conversations}"
     yield f"  messages      {contents.messages}"
     if found.is_partial:
-        yield f"  revision      {found.revision} of the tables: another version's, whose own rules were not checked"
+        yield f"  revision      {found.revision} of the tables, of another version: {UNASKED}"
     if outcome.kept is not None:
         yield f"  before        kept as {outcome.kept}"

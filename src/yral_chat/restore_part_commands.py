@@ -30,6 +30,7 @@ from yral_chat.realtime.hub import Hub
 from yral_chat.restore_commands import as_time
 from yral_chat.services.backups.alone import only_one
 from yral_chat.services.backups.dumps import Dumps, has_dumps
+from yral_chat.services.backups.restoring import Say
 from yral_chat.services.backups.scratch_databases import scratch, scratch_name
 from yral_chat.services.backups.whole import Backups
 from yral_chat.services.restores import PutBack, RestoreService, Wanted
@@ -40,7 +41,6 @@ PATH = "/api/v1/admin/restores"
 NEEDS_KEY = "A server uses the database, and takes orders only with ADMIN_API_KEY: set it for both."
 
 OnDone = Callable[[int], None]
-Say = Callable[[str], None]
 
 
 class RestoreCommandFailed(CannotGoOn):

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
@@ -44,7 +45,7 @@ class Load:
         self.machine = machine
         self.people = [Person(machine, f"sender-{number}") for number in range(SENDERS)]
         self.acknowledged: list[tuple[int, str, str]] = []  # (when it was acknowledged, conversation, text)
-        self.replies: dict[str, tuple[int, str]] = {}  # by id: when it was acknowledged, and its text
+        self.replies: list[tuple[int, str, str, str]] = []  # the same, with the id before the text
 
     async def run(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -68,7 +69,7 @@ class Load:
                 if answer.status == 200:
                     reply = given["assistant_message"]
                     self.acknowledged.append((now(), person.conversation, text))
-                    self.replies[reply["id"]] = (now(), reply["content"])
+                    self.replies.append((now(), person.conversation, reply["id"], reply["content"]))
                     number += 1
                 await asyncio.sleep(max(0.0, 2 * SENDERS / RATE - (time.monotonic() - started)))
 
@@ -98,7 +99,8 @@ def stored_replies(database: Path) -> dict[str, str]:
     try:
         return dict(
             connection.execute(
-                "SELECT id, content FROM messages WHERE role = 'assistant' AND completed_at IS NOT NULL AND attempt = 1"
+                "SELECT id, content FROM messages"
+                " WHERE reply_to IS NOT NULL AND completed_at IS NOT NULL AND attempt = 1"
             )
         )
     finally:
@@ -119,6 +121,19 @@ def check_prefixes(load: Load, found: dict[str, list[str]]) -> None:
         # One may have been stored and not acknowledged, when the machine was lost.
         assert there[: len(texts)] == texts[: len(there)], conversation
         assert len(there) <= len(texts) + 1
+
+
+def check_replies(load: Load, replies: dict[str, str]) -> list[int]:
+    """As `check_prefixes`; when those were acknowledged that are not there any more."""
+    missing: list[int] = []
+    incomplete: set[str] = set()
+    for at, conversation, id, text in load.replies:
+        if replies.get(id) == text:
+            assert conversation not in incomplete, "a reply before it is not there"
+        else:
+            missing.append(at)
+            incomplete.add(conversation)
+    return missing
 
 
 async def test_machines_are_lost_under_load(new_machine: MakeMachine, rclone: Rclone) -> None:
@@ -147,7 +162,8 @@ async def test_machines_are_lost_under_load(new_machine: MakeMachine, rclone: Rc
         found, replies = stored(second.data / "yral_chat.db"), stored_replies(second.data / "yral_chat.db")
         check_prefixes(load, found)
         missing = [at for at, conversation, text in load.acknowledged if text not in found.get(conversation, [])]
-        missing += [at for id, (at, text) in load.replies.items() if replies.get(id) != text]
+        missing += check_replies(load, replies)
+        assert len(missing) < 2 * len(load.acknowledged), "nothing of the load has come back"
         losses.append((lost_at - min(missing, default=lost_at)) / SECOND)
         shutil.rmtree(second.folder, ignore_errors=True)
     losses.sort()
@@ -202,8 +218,12 @@ async def test_going_back_further_than_each_second_is_kept(
 
     running = asyncio.create_task(load.run(600))
     await until(there(lambda: len(objects(1)) >= 3), what="three half minutes", seconds=150)
-    await asyncio.sleep(3)
+    await asyncio.sleep(3)  # so that something follows them
     running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(load.acknowledged) > SENDERS, "there was no load"
+    ended = now()
     await replicated(machine)
     machine.service.stop()
     for path in objects(0):
@@ -211,9 +231,9 @@ async def test_going_back_further_than_each_second_is_kept(
     # https://github.com/superfly/ltx: after the header's first fields comes its time, in milliseconds.
     steps = [int.from_bytes(path.read_bytes()[HEADER.size : HEADER.size + 8]) * 1000 for path in objects(1)]
     cli = Cli(tmp_path / "operator", DATA_DIR=str(machine.data), **settings_of(folder_target))
-    for step in steps:
+    for step, next_step in pairwise([*steps, ended]):
         to = tmp_path / f"{step}.db"
-        at = step + random.randint(SECOND, 25 * SECOND)  # before the next one
+        at = random.randint(step + SECOND // 2, next_step - SECOND // 2)
         done = await asyncio.to_thread(cli.run, "restore", "--at", to_text(at), "--to", str(to))
         assert done.status == 0, done.err
         found = stored(to)
@@ -245,6 +265,7 @@ async def test_a_bucket_that_was_away_gets_everything(new_machine: MakeMachine, 
     await asyncio.to_thread(second.start)
     second.service.stop()
     assert stored(second.data / "yral_chat.db") == expected(load)
+    assert stored_replies(second.data / "yral_chat.db") == {id: text for _, _, id, text in load.replies}
     print(  # noqa: T201 - for the documents
         f"away for {AWAY_SECONDS:.0f} s at {rate:.0f} messages a second: the log had {log_bytes / 1e6:.0f} MB, "
         f"everything had arrived {taken:.1f} s after its return"

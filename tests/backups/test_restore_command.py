@@ -283,10 +283,12 @@ async def test_what_is_of_another_version_is_not_called_sound_without_a_word(
     to = machine.folder / "then.db"
     done = operator.run("restore", "--latest", "--to", str(to))
     assert done.status == 0, done.err
-    assert "0004 of the tables: another version's, whose own rules were not checked" in done.out
+    assert "checked in part: sound" in done.out
+    assert "0004 of the tables, of another version: their own rules were not checked" in done.out
     drilled = operator.run("backup", "drill")
     assert drilled.status == 0, drilled.out
     assert "Its tables are of another version (0004): their own rules were not checked." in drilled.out
+    assert "of another version (0004): their own rules were not checked." in operator.run("backup", "verify").out
 
 
 @pytest.mark.long

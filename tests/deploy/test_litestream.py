@@ -40,17 +40,18 @@ def test_what_it_replicates_beside_a_service_it_restores(tmp_path: Path) -> None
             "LITESTREAM_ACCESS_KEY_ID": ACCESS_KEY, "LITESTREAM_SECRET_ACCESS_KEY": SECRET_KEY,
         }  # fmt: skip
         litestream, to = program("litestream"), tmp_path / "then.db"
-        machine.start()
         try:
+            machine.start()
             person = Person(machine)
             person.say(machine, "before it runs")
             replicating = subprocess.Popen([litestream, "replicate", "-config", FILE], env=environment)
             try:
                 person.say(machine, "and beside it")
                 asyncio.run(replicated(machine))
-            finally:
                 replicating.terminate()
                 assert replicating.wait(60) == 0
+            finally:
+                replicating.kill()
         finally:
             machine.service.stop()
         restore = [litestream, "restore", "-config", str(FILE), "-o", str(to), str(machine.data / "yral_chat.db")]

@@ -66,7 +66,8 @@ def verify(
 ) -> None:
     """Read every object of the newest generation, see that none is missing, and restore the newest state aside.
 
-    With PostgreSQL: read every dump. The service may run, and nothing is changed.
+    With PostgreSQL: read every dump. Erasures that only this machine knows are named, too. The service may run, and
+    nothing is changed.
     """
     from yral_chat.proof_commands import verify
 

@@ -23,7 +23,7 @@ from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.inspection import is_served
 from yral_chat.db.moments import Pinned, StandingStill
 from yral_chat.db.sqlite import database_path, file_url
-from yral_chat.db.verification import TableSum, TableUnreadable, compare, examine
+from yral_chat.db.verification import UNASKED, TableSum, TableUnreadable, compare, examine
 from yral_chat.services.backups.catalogue import CURRENT, CatalogueDamaged, Generation, place
 from yral_chat.services.backups.histories import first, last
 from yral_chat.services.backups.local import load_state
@@ -224,7 +224,7 @@ class Drill:
         found = await asyncio.to_thread(examine, url)
         self._findings += [as_finding(fault) for fault in found.faults]
         if found.is_partial:
-            self._say(f"Its tables are of another version ({found.revision}): their own rules were not checked.")
+            self._say(f"Its tables are of another version ({found.revision}): {UNASKED}.")
         self._facts |= {"rows": sum(table.rows for table in found.tables.values())}
         if sums is not None:
             await self._compare(sums, found.tables)

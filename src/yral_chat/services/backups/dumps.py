@@ -164,6 +164,11 @@ class Dumps:
         with self._named():
             await erasures.fetch_first(self.store, dump.database_id, self._settings.data_dir)
 
+    async def find_missing_erasures(self, dump: Dump) -> list[Finding]:
+        """Those that this machine knows and the target does not. Raises DumpFailed, OSError."""
+        with self._named():
+            return await erasures.find_missing(self.store, dump.database_id, self._settings.data_dir)
+
     async def bring(self, dump: Dump, url: str, progress: Progress) -> tuple[list[Finding], list[Finding]]:
         """Into the empty database at `url`: where what came differs from the record, and what is wrong with it."""
         digest = hashlib.sha256()

@@ -4,12 +4,16 @@ import asyncio
 from pathlib import Path
 
 from yral_chat.clients.backup_store import BackupStore
+from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.errors import ServiceUnavailable
 from yral_chat.core.failures import CannotGoOn
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog, parse
 from yral_chat.services.backups.catalogue import erasures_key
+from yral_chat.services.backups.proof import Finding
 
 NAME = "erasures.jsonl"
+# It is sent every few seconds; what is not there after so long is missing.
+SENT_SECONDS = 60
 
 
 class ErasuresNotKnown(CannotGoOn):
@@ -52,6 +56,21 @@ async def read(store: BackupStore, database_id: str) -> list[Erasure]:
     """What the target knows. Raises BackupStoreError."""
     lines = await store.read(erasures_key(database_id))
     return [] if lines is None else await asyncio.to_thread(parse, lines)
+
+
+async def find_missing(store: BackupStore, database_id: str, data_dir: Path) -> list[Finding]:
+    """What this folder knows and the target does not, though there was time. Raises BackupStoreError, OSError."""
+    log = await asyncio.to_thread(ErasureLog(data_dir / NAME).read)
+    return compare(log, await read(store, database_id))
+
+
+def compare(log: list[Erasure], there: list[Erasure]) -> list[Finding]:
+    """`find_missing`, of what was read."""
+    known, settled = set(there), to_text(now() - SENT_SECONDS * SECOND)
+    if not (missing := [one for one in log if one not in known and one.at < settled]):
+        return []
+    text = f"{len(missing)} erasures are not noted at the backup, which would bring people back. A running service"
+    return [Finding("erasures", f"{text} sends them.")]
 
 
 def _read(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from yral_chat.core.errors import StorageFull
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.exports import first_change_since, newest_change
 from yral_chat.db.scratch import is_empty
-from yral_chat.db.verification import examine
+from yral_chat.db.verification import UNASKED, examine
 from yral_chat.services.backups.alone import only_one
 from yral_chat.services.backups.dumps import DumpFailed, Dumps
 from yral_chat.services.backups.proof import Finding, Proof, conclude
@@ -124,6 +124,8 @@ class PostgresDrill:
             self._facts |= {"recovery_seconds": round(time.monotonic() - started, 3)}
             self._say("Looking at all of it.")
             found = await asyncio.to_thread(examine, url)
+            if found.is_partial:
+                self._say(f"Its tables are of another version ({found.revision}): {UNASKED}.")
             self._findings += [as_finding(fault) for fault in found.faults]
             restored = await asyncio.to_thread(newest_change, url)
             if restored.database_id != present.database_id:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from yral_chat.clients.backup_store import BackupStore
-from yral_chat.core.clock import SECOND, from_text, now, to_text
+from yral_chat.core.clock import from_text
 from yral_chat.core.config import Settings
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database
@@ -15,20 +15,14 @@ from yral_chat.services.backups import erasures
 from yral_chat.services.backups.proof import Finding
 from yral_chat.services.backups.verifying import as_finding
 
-# A log of erasures is sent every few seconds; what is not there after so long is missing.
-ERASURE_SECONDS: Final = 60
 CACHE_MB: Final = 8
-
-
-async def find_missing_erasures(settings: Settings, store: BackupStore, database_id: str) -> list[Finding]:
-    """That this machine knows and the target does not. Raises BackupStoreError."""
-    return _missing(*await _read_both(settings, store, database_id))
 
 
 async def check_erasures(settings: Settings, store: BackupStore, database_id: str, url: str) -> list[Finding]:
     """Changes the restored database at `url`. Raises BackupStoreError."""
-    log, there = await _read_both(settings, store, database_id)
-    findings = _missing(log, there)
+    log = await asyncio.to_thread(ErasureLog(settings.data_dir / erasures.NAME).read)
+    there = await erasures.read(store, database_id)
+    findings = erasures.compare(log, there)
     erased = list(dict.fromkeys([*there, *log]))
     repeated = await _erase_again(settings, url, erased)
     left = await asyncio.to_thread(find_left, url, [(one.user_id, from_text(one.at)) for one in erased])
@@ -37,19 +31,6 @@ async def check_erasures(settings: Settings, store: BackupStore, database_id: st
         found = await asyncio.to_thread(examine, url, is_summed=False)
         findings += [as_finding(fault) for fault in found.faults]
     return findings
-
-
-async def _read_both(settings: Settings, store: BackupStore, database_id: str) -> tuple[list[Erasure], list[Erasure]]:
-    """What this machine knows, and what the target does."""
-    log = await asyncio.to_thread(ErasureLog(settings.data_dir / erasures.NAME).read)
-    return log, await erasures.read(store, database_id)
-
-
-def _missing(log: list[Erasure], there: list[Erasure]) -> list[Finding]:
-    settled = to_text(now() - ERASURE_SECONDS * SECOND)
-    if not (missing := [one for one in log if one not in there and one.at < settled]):
-        return []
-    return [Finding("erasures", f"{len(missing)} erasures are not noted at the backup: it would bring people back.")]
 
 
 async def _erase_again(settings: Settings, url: str, erased: list[Erasure]) -> int:

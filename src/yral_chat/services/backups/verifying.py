@@ -12,11 +12,11 @@ from yral_chat.core.clock import DAY, from_text, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.sqlite import file_url
-from yral_chat.db.verification import Difference, Fault, examine
+from yral_chat.db.verification import UNASKED, Difference, Fault, examine
 from yral_chat.services.backups import restoring
 from yral_chat.services.backups.histories import SNAPSHOTS, find_gaps, first, last, name
 from yral_chat.services.backups.proof import Finding
-from yral_chat.services.backups.restoring import Progress
+from yral_chat.services.backups.restoring import Progress, Say
 from yral_chat.services.backups.seen import find_vanished, load_seen, save_seen
 
 MOST_FINDINGS: Final = 50
@@ -163,20 +163,19 @@ def as_difference(difference: Difference) -> Finding:
 
 
 async def restore_points(
-    litestream: Litestream, points: Sequence[LtxFile], folder: Path, size: int, progress: Progress
+    litestream: Litestream, points: Sequence[LtxFile], folder: Path, size: int, progress: Progress, say: Say
 ) -> AsyncIterator[Finding]:
-    """Each of them, one after the other. Raises ScratchUnusable."""
+    """Each of them, one after the other. `say` is told what could not be asked. Raises ScratchUnusable."""
     for point in points:
-        to = folder / "point.db"
-        for finding in await _restore_point(litestream, to, point.max_txid, size, progress):
-            yield Finding(f"{finding.subject} at {to_text(point.at)}", finding.text)
+        to, at = folder / "point.db", to_text(point.at)
+        try:
+            await restoring.restore_aside(litestream, to, txid=point.max_txid, size=size, progress=progress)
+            found = await asyncio.to_thread(examine, file_url(to), is_summed=False)
+        except (LitestreamError, DatabaseUnusable) as error:
+            yield Finding(f"restore at {at}", f"It cannot be restored: {error}.")
+        else:
+            if found.is_partial:
+                say(f"The tables at {at} are of another version ({found.revision}): {UNASKED}.")
+            for finding in map(as_finding, found.faults):
+                yield Finding(f"{finding.subject} at {at}", finding.text)
         await asyncio.to_thread(restoring.remove_database, to)
-
-
-async def _restore_point(litestream: Litestream, to: Path, txid: str, size: int, progress: Progress) -> list[Finding]:
-    try:
-        await restoring.restore_aside(litestream, to, txid=txid, size=size, progress=progress)
-        found = await asyncio.to_thread(examine, file_url(to), is_summed=False)
-    except (LitestreamError, DatabaseUnusable) as error:
-        return [Finding("restore", f"It cannot be restored: {error}.")]
-    return [as_finding(fault) for fault in found.faults]
