@@ -21,6 +21,7 @@ from tests.waiting import there, until
 from yral_chat.core.config import Settings
 from yral_chat.db.verification import examine
 from yral_chat.dump_commands import show_status
+from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
 from yral_chat.services.backups.alone import only_one
 from yral_chat.services.backups.dumps import Dumps
 from yral_chat.services.backups.postgres_drill import PostgresDrill
@@ -70,6 +71,12 @@ async def test_the_command_writes_the_proof_down(dumped: Deployment, tmp_path: P
     assert done.out.splitlines()[-1] == f"Proven: the state of {proof.proven_at} restores."
     done = cli.run("backup", "verify")
     assert (done.status, done.out) == (0, "1 dumps. Sound.\n")
+    log = settings.data_dir / "erasures.jsonl"
+    ErasureLog(log).append(Erasure("old", "another", "2026-01-01T00:00:00.000000Z"))
+    done = cli.run("backup", "verify")
+    assert (done.status, done.out.splitlines()[-1]) == (1, "1 dumps. Not sound: 1 findings.")
+    assert "erasures: 1 erasures are not noted at the backup" in done.out
+    log.unlink()
     next((tmp_path / "dumps").rglob("*.dump")).write_bytes(b"")
     done = cli.run("backup", "drill")
     assert done.status == 1
