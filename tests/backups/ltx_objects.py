@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import fastcrc
 import lz4.block  # type: ignore[import-untyped]
 
-from yral_chat.clients.ltx import FRAME, HEADER, HEADER_BYTES, IS_CHECKSUM, SIZE_FOLLOWS, crc64
+from yral_chat.clients.ltx import FRAME, HEADER, HEADER_BYTES, IS_CHECKSUM, SIZE_FOLLOWS
 
 
 def pages_of(data: bytes) -> dict[int, bytes]:
@@ -37,7 +38,7 @@ def _packed(header: bytes, pages: dict[int, bytes]) -> bytes:
         plain += frame + page
     index += _varint(0)
     end = bytes(6) + index + len(index).to_bytes(8) + bytes(8)
-    return bytes(packed) + end + (crc64(plain + end) | IS_CHECKSUM).to_bytes(8)
+    return bytes(packed) + end + (fastcrc.crc64.go_iso(plain + end) | IS_CHECKSUM).to_bytes(8)
 
 
 def _varint(number: int) -> bytes:
