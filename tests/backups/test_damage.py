@@ -111,9 +111,10 @@ def says_the_same(damaged: bytes, whole: bytes) -> bool:
 
 
 def is_due(key: str, backup: Backup) -> bool:
-    """Litestream deletes it itself when it likes: a level between, of which the oldest snapshot has everything."""
+    """Litestream deletes it itself when it likes: of a level between, not its last, and all in the oldest snapshot."""
     snapshots = [end_of(found) for found in backup.objects if level_of(found) == SNAPSHOTS]
-    return 0 < level_of(key) < SNAPSHOTS and end_of(key) < min(snapshots, default=0)
+    last_of_level = max(end_of(found) for found in backup.objects if level_of(found) == level_of(key))
+    return 0 < level_of(key) < SNAPSHOTS and end_of(key) < min(snapshots, default=0) and end_of(key) < last_of_level
 
 
 def level_of(key: str) -> int:

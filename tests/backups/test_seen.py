@@ -6,7 +6,7 @@ import pytest
 
 from yral_chat.clients.litestream import LtxFile, txid_text
 from yral_chat.core.clock import DAY, now
-from yral_chat.services.backups.histories import SNAPSHOTS
+from yral_chat.services.backups.histories import SNAPSHOTS, name
 from yral_chat.services.backups.seen import find_vanished, load_seen, save_seen
 
 RETENTION = 30 * DAY
@@ -26,6 +26,14 @@ SEEN = (OLD, SECOND, NEWEST, EARLY, EQUAL, LATE)
 def test_what_nobody_had_a_reason_to_delete_is_missed(gone: LtxFile) -> None:
     left = [file for file in SEEN if file != gone]
     assert [finding.subject[0] for finding in find_vanished(SEEN, left, RETENTION)] == [str(gone.level)]
+
+
+@pytest.mark.parametrize("last_of_level", [OLD, EARLY])
+def test_the_last_of_a_level_stays_however_old_it_is(last_of_level: LtxFile) -> None:
+    left = [EQUAL, FINE] if last_of_level is OLD else [EQUAL, FINE, SECOND]
+    assert [finding.subject for finding in find_vanished([*left, last_of_level], left, RETENTION)] == [
+        name(last_of_level)
+    ]
 
 
 def test_what_is_too_old_may_go() -> None:

@@ -14,7 +14,7 @@ from tests.service import SECRET, Service
 from yral_chat.db.damage import DatabaseDamaged, check_at_start, check_damage, was_closed
 from yral_chat.db.sqlite import create_sqlite_engine
 
-PAGE = 4096
+PAGE = 8192
 
 
 @pytest.fixture(scope="module")

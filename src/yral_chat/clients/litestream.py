@@ -32,7 +32,7 @@ FINE_RETENTION: Final = "1h"
 LEVELS: Final = ("30s", "5m", "1h")
 SNAPSHOT_HOURS: Final = 24
 CHECKPOINT_PAGES: Final = 1000
-TRUNCATE_PAGES: Final = 16_384  # 64 MiB: a log that a long read let grow that far is cut
+TRUNCATE_PAGES: Final = 8192  # 64 MiB: a log that a long read let grow that far is cut
 MAX_ERROR_CHARACTERS: Final = 300
 # Of our environment. Not AWS_CA_BUNDLE, which breaks the S3 client of 0.5.
 PASSED: Final = ("PATH", "HOME", "TMPDIR", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")

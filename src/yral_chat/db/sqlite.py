@@ -55,6 +55,7 @@ UNAVAILABLE = frozenset({5, 10, 11, 14, 26})  # BUSY, IOERR, CORRUPT, CANTOPEN, 
 
 _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
+    "PRAGMA page_size=8192",  # of a new file; others keep theirs (docs/decisions/0022)
     "PRAGMA foreign_keys=ON",
     "PRAGMA synchronous=FULL",
     "PRAGMA temp_store=MEMORY",
