@@ -10,7 +10,7 @@ from yral_chat.db.sqlite import create_sqlite_engine, database_path
 from yral_chat.db.tables import metadata
 from yral_chat.db.verification import compare, examine, find_faults, sum_tables
 
-PAGE = 4096
+PAGE = 8192
 
 of_sqlite = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 

@@ -15,6 +15,8 @@ from yral_chat.db.tables import jobs, metadata
 from yral_chat.db.verification.invariants import INVARIANTS, SETTLED, Invariant
 
 MOST_OF_INTEGRITY = 20  # findings of SQLite's; the first says it all
+# Each message asks for rows of other tables. Of 1 GB: 28 s of CPU with SQLite's own 2 MiB, 16 with 4 or more.
+CACHE_KIB = 8192
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -99,6 +101,8 @@ def _references_by_table(connection: Connection) -> Iterator[Fault]:
 
 
 def _violations(connection: Connection, erasing: Collection[str]) -> Iterator[Fault]:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA cache_size=-{CACHE_KIB}")
     under_way = {*erasing, *(payload["user_id"] for payload in _payloads(connection, ERASE_JOB))}
     unrecorded = sum(payload["listed"] for payload in _payloads(connection, RECORD_JOB))
     for invariant in INVARIANTS:
