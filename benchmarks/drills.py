@@ -17,6 +17,7 @@ from benchmarks.large import fill
 from tests.backups.commands import arguments, environment
 from tests.backups.targets import Machine, bucket, replicated
 from tests.object_stores import Rclone
+from tests.waiting import there, until
 from yral_chat.services.backups.proof import Proof, load_proof
 
 SAMPLE_SECONDS = 0.1
@@ -29,18 +30,21 @@ class Used(msgspec.Struct):
 
     resident: int = 0
     private: int = 0  # what the machine would have more without them
+    own: int = 0  # of `private` at its most, what the drill's process had
     cpu_seconds: float = 0
     seconds: float = 0
 
     def look(self, process: psutil.Process) -> None:
-        resident = private = 0
+        resident = private = own = 0
         for one in (process, *process.children(recursive=True)):
             try:
                 found = one.memory_full_info()
             except psutil.Error:  # it has just ended
                 continue
-            resident, private = resident + found.rss, private + found.uss
-        self.resident, self.private = max(self.resident, resident), max(self.private, private)
+            resident, private, own = resident + found.rss, private + found.uss, own or found.uss
+        self.resident = max(self.resident, resident)
+        if private > self.private:
+            self.private, self.own = private, own
 
 
 async def drill(machine: Machine) -> tuple[Used, Proof]:
@@ -76,6 +80,11 @@ async def restore(machine: Machine) -> float:
     return seconds
 
 
+def has_snapshot(objects: Path) -> bool:
+    """Litestream has made its first one; while it does, it may take a minute to say where it is."""
+    return any(objects.rglob("0009/*.ltx"))
+
+
 async def main(megabytes: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="yral-drill-"))
     try:
@@ -86,14 +95,17 @@ async def main(megabytes: int) -> None:
             machine.start()
             try:
                 await replicated(machine, ARRIVAL_SECONDS)
+                look = there(lambda: has_snapshot(server.bucket))
+                await until(look, what="a snapshot", seconds=ARRIVAL_SECONDS)
                 for _ in range(ROUNDS):
                     used, proof = await drill(machine)
                     print(
                         f"{proof.bytes / 1e6:.0f} MB, {proof.rows} rows, proven: {proof.is_proven}, compared:"
                         f" {proof.is_compared}, findings: {len(proof.findings)}; {used.seconds:.1f} s,"
                         f" {used.cpu_seconds:.1f} s of CPU, recovery point {proof.recovery_point_seconds} s, recovery"
-                        f" {proof.recovery_seconds} s; memory {used.private / 1e6:.0f} MB private,"
-                        f" {used.resident / 1e6:.0f} MB resident"
+                        f" {proof.recovery_seconds} s; memory {used.private / 1e6:.0f} MB private, of which the drill's"
+                        f" process has {used.own / 1e6:.0f}, {used.resident / 1e6:.0f} MB resident",
+                        flush=True,
                     )
                 size = (machine.data / "yral_chat.db").stat().st_size
                 rates = [size / 1e6 / await restore(machine) for _ in range(ROUNDS)]
