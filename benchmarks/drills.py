@@ -36,8 +36,11 @@ class Used(msgspec.Struct):
 
     def look(self, process: psutil.Process) -> None:
         resident = private = own = 0
-        for one in (process, *process.children(recursive=True)):
+        command = process.cmdline()
+        for number, one in enumerate((process, *process.children(recursive=True))):
             try:
+                if number and one.cmdline() == command:  # about to become a program, and until then in our memory
+                    continue
                 found = one.memory_full_info()
             except psutil.Error:  # it has just ended
                 continue

@@ -33,7 +33,7 @@ from yral_chat.serving import bind, reachable_host
 # Below the first the next burst of messages may fill the disk; below the second somebody should know.
 BAD_FREE_BYTES = 100 * MEBIBYTE
 LOW_FREE_BYTES = 1024 * MEBIBYTE
-# SQLite's log is emptied about every 4 MB; one that is much larger is held open by a forgotten reader.
+# SQLite's log is emptied about every 8 MB; one that is much larger is held open by a forgotten reader.
 LARGE_WAL_BYTES = 256 * MEBIBYTE
 # Every stream and every socket holds one file; beside them some fifty are open.
 FEW_FILES_LOCALLY, FEW_FILES = 256, 4096

@@ -36,6 +36,13 @@ def test_the_last_of_a_level_stays_however_old_it_is(last_of_level: LtxFile) -> 
     ]
 
 
+def test_of_what_was_at_the_end_of_a_level_only_the_last_is_missed() -> None:
+    """Those before it Litestream may have deleted, while it was not looked at."""
+    old = [at(1, first, first + 1, days=30) for first in (1, 3, 5)]
+    (found,) = find_vanished(old, [SECOND, NEWEST, FINE], RETENTION)
+    assert found.subject == name(old[-1])
+
+
 def test_what_is_too_old_may_go() -> None:
     assert not list(find_vanished(SEEN, (SECOND, NEWEST, EQUAL, LATE), RETENTION))
     later = (at(SNAPSHOTS, 1, 11, days=0), at(1, 11, 12, days=0))

@@ -590,6 +590,17 @@ def test_a_litestream_that_cannot_be_spoken_to_is_bad(tmp_path: Path) -> None:
     assert "DATA_DIR" in far.advice
 
 
+@pytest.mark.parametrize("library", ["lz4.block", "fastcrc.crc64"])
+def test_a_library_without_which_nothing_is_proven_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    given = {"backup_url": f"file://{tmp_path}/backups", "litestream_enabled": True}
+    found = findings("backup", settings(tmp_path, **given))[1]
+    assert (found.level, found.text) == ("bad", f"{library} is not there")
+    assert "pip install" in found.advice
+
+
 @pytest.mark.postgres
 def test_dumps_are_asked_for_and_their_programs(
     postgres: PrivatePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -30,6 +30,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (folder / "config.yml").write_bytes(orjson.dumps({"dbs": [{"path": str(path), "replica": replica}]}))
     driver = load_driver()
     with closing(driver.connect(str(path), isolation_level=None)) as connection:
+        connection.execute("PRAGMA page_size=8192")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE said (id INTEGER PRIMARY KEY, text TEXT)")
         chance = random.Random(1)
@@ -61,7 +62,7 @@ def test_what_litestream_writes_is_read_in_pieces_of_any_size(written: list[Path
         assert len(headers) == 1
         header = headers.pop()
         assert path.name == f"{header.min_txid:016x}-{header.max_txid:016x}.ltx"
-        assert header.page_size == 4096
+        assert header.page_size == 8192
 
 
 def test_what_is_rewritten_as_it_writes_is_read(written: list[Path], tmp_path: Path) -> None:

@@ -27,12 +27,19 @@ TRAILER_BYTES: Final = 16
 SIZE_FOLLOWS: Final = 1
 IS_CHECKSUM: Final = 1 << 63
 
+LZ4: Final = "lz4.block"
+CRC64: Final = "fastcrc.crc64"
+
 _LENGTH_FOLLOWS: Final = 15
 _LENGTH_GOES_ON: Final = 255
 
 
 class LtxDamaged(Exception):
     """It is not what was written; the text says what is wrong first."""
+
+
+class LibraryMissing(LitestreamError):
+    """Pages cannot be read here; that says nothing of them."""
 
 
 class LtxHeader(msgspec.Struct, frozen=True):
@@ -44,29 +51,47 @@ class LtxHeader(msgspec.Struct, frozen=True):
     max_txid: int
 
 
+def read_header(data: bytes | bytearray) -> LtxHeader:
+    """Of the first HEADER_BYTES of an object; needs no library. Raises LtxDamaged."""
+    if len(data) < HEADER_BYTES:
+        raise LtxDamaged("it ends too early")
+    magic, _, *numbers = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise LtxDamaged("it does not begin as it must")
+    header = LtxHeader(*numbers)
+    if not (512 <= header.page_size <= 65536 and header.min_txid <= header.max_txid):
+        raise LtxDamaged("its header makes no sense")
+    return header
+
+
 class LtxReader:
-    """Takes an object piece by piece; needs memory for a piece, a page, and 8 bytes per page of the database."""
+    """Takes an object piece by piece; needs memory for a piece, a page, and 8 bytes per page of the database.
+
+    Raises LibraryMissing.
+    """
 
     def __init__(self) -> None:
-        self._lz4, self._crc64 = _load("lz4.block"), _load("fastcrc.crc64").go_iso
+        self._lz4, self._crc64 = _load(LZ4), _load(CRC64).go_iso
         self._rest = bytearray()
         self._sum = 0
-        self.header: LtxHeader | None = None  # once it was fed
+        self._header: LtxHeader | None = None  # once it was fed
         self._has_all_pages = False
 
     def feed(self, piece: bytes) -> None:
         """Raises LtxDamaged."""
         self._rest += piece
-        if self.header is None:
+        if self._header is None:
             if len(self._rest) < HEADER_BYTES:
                 return
-            self.header = self._read_header()
+            self._header = read_header(self._rest)
+            self._add(self._rest[:HEADER_BYTES])
+            del self._rest[:HEADER_BYTES]
         if not self._has_all_pages:
-            self._read_pages(self.header.page_size)
+            self._read_pages(self._header.page_size)
 
     def finish(self) -> LtxHeader:
         """Once all of it was fed. Raises LtxDamaged."""
-        if self.header is None or not self._has_all_pages:
+        if self._header is None or not self._has_all_pages:
             raise LtxDamaged("it ends too early")
         index_bytes = len(self._rest) - INDEX_SIZE_BYTES - TRAILER_BYTES
         if index_bytes < 0:
@@ -76,18 +101,7 @@ class LtxReader:
         self._add(self._rest[:-8])
         if self._sum | IS_CHECKSUM != int.from_bytes(self._rest[-8:]):
             raise LtxDamaged("its checksum is another")
-        return self.header
-
-    def _read_header(self) -> LtxHeader:
-        magic, _, *numbers = HEADER.unpack_from(self._rest)
-        if magic != MAGIC:
-            raise LtxDamaged("it does not begin as it must")
-        header = LtxHeader(*numbers)
-        if not (512 <= header.page_size <= 65536 and header.min_txid <= header.max_txid):
-            raise LtxDamaged("its header makes no sense")
-        self._add(self._rest[:HEADER_BYTES])
-        del self._rest[:HEADER_BYTES]
-        return header
+        return self._header
 
     def _read_pages(self, page_size: int) -> None:
         rest, start = self._rest, 0
@@ -126,6 +140,8 @@ class LtxReader:
 def _is_strict(block: bytes) -> bool:
     """Whether Litestream unpacks an LZ4 block that liblz4 has unpacked: for that one a copy from distance 0 is zeros,
     and a copy that the last sequence announces is nothing. Litestream refuses both.
+
+    To read an object takes 1.75 times as long with it: 62 MB of database a second instead of 110.
     """
     place, end = 0, len(block)
     while True:
@@ -150,9 +166,15 @@ def _is_strict(block: bytes) -> bool:
             place += 1
 
 
+def check_libraries() -> None:
+    """Raises LibraryMissing where no object can be read, and so no backup proven."""
+    for module in (LZ4, CRC64):
+        _load(module)
+
+
 def _load(module: str) -> Any:
-    """Of the extra `litestream`: who has no backups does without. Raises LitestreamError."""
+    """Of the extra `litestream`: who has no backups does without. Raises LibraryMissing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise LitestreamError(f"{module} is not there. Install it: pip install 'yral-chat[litestream]'") from error
+        raise LibraryMissing(f"{module} is not there. Install it: pip install 'yral-chat[litestream]'") from error

@@ -16,6 +16,7 @@ import msgspec
 
 from yral_chat.clients.backup_store import BackupStoreError
 from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, newest, txid_text
+from yral_chat.clients.ltx import LibraryMissing, check_libraries
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.damage import DatabaseDamaged, check_damage
@@ -69,6 +70,10 @@ class Drill:
     async def run(self) -> Proof:
         """What came out. Raises ScratchUnusable, which says nothing of the backup."""
         started, moment = time.monotonic(), 0
+        try:
+            check_libraries()
+        except LibraryMissing as error:
+            raise ScratchUnusable(str(error)) from error
         # What comes to nothing is of the database that this folder has.
         state = await asyncio.to_thread(load_state, self._settings.data_dir)
         self._facts |= {"database_id": state.database_id if state is not None else None}

@@ -1,4 +1,4 @@
-"""What `yral-chat doctor` says of the backup: is there one, is its place good, is the program there."""
+"""What `yral-chat doctor` says of the backup: is there one, is its place good, are its programs and libraries there."""
 
 import asyncio
 from pathlib import Path
@@ -7,6 +7,7 @@ import msgspec
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError, target_of
 from yral_chat.clients.litestream import LitestreamError, check_socket_path, find_litestream
+from yral_chat.clients.ltx import check_libraries
 from yral_chat.clients.postgres_tools import PostgresToolError, find_tool
 from yral_chat.core.config import Settings
 from yral_chat.services.backups.catalogue import Catalogue
@@ -69,6 +70,7 @@ def _program(settings: Settings) -> list[Advice]:
     try:
         program = find_litestream(settings.litestream_path)
         check_socket_path(settings.data_dir)
+        check_libraries()
     except LitestreamError as error:
         fact, _, advice = str(error).partition(". ")
         return [Advice(fact, advice.rstrip("."), is_bad=settings.litestream_enabled)]

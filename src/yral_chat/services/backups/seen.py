@@ -47,15 +47,17 @@ def save_seen(data_dir: Path, target: str, place: str, files: Iterable[LtxFile])
 
 def find_vanished(seen: Sequence[LtxFile], files: Sequence[LtxFile], retention_micros: int) -> Iterator[Finding]:
     """Those that Litestream has no reason yet to delete: it deletes snapshots after `retention_micros`, and of the
-    compacted levels what ends before the oldest snapshot; the last of each level it keeps.
+    compacted levels what ends before the oldest snapshot; the last of each level it keeps, so that of what was at the
+    end of one, the last at least was not deleted by it.
     """
     since = now() - retention_micros
     snapshots = {file for file in (*seen, *files) if file.level == SNAPSHOTS and file.at > since}
     oldest = min(map(last, snapshots), default=0)
     there = set(map(name, files))
     ends = {file.level: last(file) for file in sorted(files, key=last)}
+    lasts = {file.level: file for file in sorted(seen, key=last)}
     for file in seen:
         is_wanted = file in snapshots or (file.level < SNAPSHOTS and snapshots and last(file) >= oldest)
-        is_last = last(file) > ends.get(file.level, 0)
+        is_last = file == lasts[file.level] and last(file) > ends.get(file.level, 0)
         if (is_wanted or is_last) and name(file) not in there:
             yield Finding(name(file), "It was there when the backup was last looked at, and is missing.")

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError
 from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, newest
-from yral_chat.clients.ltx import LtxDamaged, LtxHeader, LtxReader
+from yral_chat.clients.ltx import HEADER_BYTES, LtxDamaged, LtxHeader, LtxReader, read_header
 from yral_chat.core.clock import DAY, from_text, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.database import DatabaseUnusable
@@ -73,16 +74,16 @@ class Verifier:
         stream = await self._store.open(self._key(file))
         if stream is None:
             return 0
-        reader = LtxReader()
+        begun = bytearray()
         async for piece in stream:
-            try:
-                reader.feed(piece)
-            except LtxDamaged:
-                break
-            if reader.header is not None:
+            begun += piece
+            if len(begun) >= HEADER_BYTES:
                 break
         await stream.aclose()
-        return 0 if reader.header is None else reader.header.pages * reader.header.page_size
+        with suppress(LtxDamaged):
+            header = read_header(begun)
+            return header.pages * header.page_size
+        return 0
 
     async def points(self) -> list[LtxFile]:
         """The last object of every day and of every level, and every snapshot: oldest first."""
