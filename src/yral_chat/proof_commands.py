@@ -1,6 +1,7 @@
 """`yral-chat backup drill | verify`: does the backup restore, and are its objects those that were written."""
 
 import os
+from collections.abc import AsyncIterator
 
 import typer
 
@@ -13,6 +14,7 @@ from yral_chat.services.backups import erasures
 from yral_chat.services.backups.catalogue import Generation, place
 from yral_chat.services.backups.drill import Drill
 from yral_chat.services.backups.dumps import DumpFailed, Dumps, has_dumps
+from yral_chat.services.backups.local import load_state
 from yral_chat.services.backups.postgres_drill import PostgresDrill
 from yral_chat.services.backups.proof import Finding, Proof, save_proof
 from yral_chat.services.backups.restoring import RestoreFailed
@@ -33,9 +35,13 @@ async def run_drill(settings: Settings) -> bool:
             proof = await drill.run()
         except ScratchUnusable as error:
             raise RestoreFailed(str(error)) from error
-    save_proof(settings.data_dir, proof)
     for line in _lines(proof):
         typer.echo(line)
+    state = load_state(settings.data_dir)
+    if state is None or has_dumps(settings) or state.target == Backups(settings).name:
+        save_proof(settings.data_dir, proof)
+    else:
+        typer.echo(f"Not written down: what is in {settings.data_dir} is backed up to {state.target}.")
     return proof.is_proven
 
 
@@ -48,30 +54,35 @@ async def verify(settings: Settings, *, is_all: bool) -> bool:
     with Bar() as bar:
         if has_dumps(settings):
             return await _verify_dumps(settings, bar)
-        backups = Backups(settings)
+        backups, count = Backups(settings), 0
         try:
-            findings = await _verify(backups, settings, bar, is_all=is_all)
+            # Said at once: what comes behind may not be possible here.
+            async for finding in _verify(backups, settings, bar, is_all=is_all):
+                bar.say(_told([finding])[0])
+                count += 1
         except ScratchUnusable as error:
             raise RestoreFailed(str(error)) from error
         except LitestreamError as error:
             raise RestoreFailed(f"The backup at {backups.name} cannot be verified: {error}.") from error
         except BackupStoreError as error:
             raise RestoreFailed(f"The backup at {backups.name} cannot be used: {error.reason}.") from error
-    for line in _told(findings):
-        typer.echo(line)
-    typer.echo("Sound." if not findings else f"Not sound: {len(findings)} findings.")
-    return not findings
+    typer.echo("Sound." if not count else f"Not sound: {count} findings.")
+    return not count
 
 
-async def _verify(backups: Backups, settings: Settings, bar: Bar, *, is_all: bool) -> list[Finding]:
+async def _verify(backups: Backups, settings: Settings, bar: Bar, *, is_all: bool) -> AsyncIterator[Finding]:
+    for finding in await backups.find_damage():
+        yield finding
     entry, newest_one = await backups.find(None)
-    findings = await erasures.find_missing(backups.store, entry.database_id, settings.data_dir)
-    findings += await _verify_one(backups, settings, bar, entry.database_id, newest_one, is_all=is_all)
+    for finding in await erasures.find_missing(backups.store, entry.database_id, settings.data_dir):
+        yield finding
+    async for finding in _verify_one(backups, settings, bar, entry.database_id, newest_one, is_all=is_all):
+        yield finding
     for kept in await backups.list() if is_all else ():
         if (older := kept.generation).id != newest_one.id:
-            found = await _verify_one(backups, settings, bar, kept.database_id, older, is_all=True, is_newest=False)
-            findings += [Finding(f"{older.id} {one.subject}", one.text) for one in found]
-    return findings
+            of_it = _verify_one(backups, settings, bar, kept.database_id, older, is_all=True, is_newest=False)
+            async for finding in of_it:
+                yield Finding(f"{older.id} {finding.subject}", finding.text)
 
 
 async def _verify_one(
@@ -83,11 +94,13 @@ async def _verify_one(
     *,
     is_all: bool,
     is_newest: bool = True,
-) -> list[Finding]:
+) -> AsyncIterator[Finding]:
     litestream = backups.litestream(database_id, generation)
     verifier = Verifier(backups.store, litestream, place(database_id, generation.id), settings, is_noting=is_newest)
     if not (count := len(await litestream.files())):
-        return [Finding("objects", "They are missing.")] if generation.has_arrived else []
+        if generation.has_arrived:
+            yield Finding("objects", "They are missing.")
+        return
     findings = await verifier.look(
         await backups.last_sent(litestream, generation.id),
         told=lambda done: bar.count("objects read", done, max(done, count)),  # some may come meanwhile
@@ -95,12 +108,13 @@ async def _verify_one(
     files = await litestream.files()
     total = sum(file.size for file in files) / MEBIBYTE
     bar.say(f"{len(files)} objects of generation {generation.id}, {total:.1f} MiB.")
+    for finding in findings:
+        yield finding
     with scratch_folder(settings.data_dir) as folder:
         points = await verifier.points() if is_all else _newest_alone(files)
         size = max([await verifier.bytes_at(point) for point in points], default=0)
-        return findings + [
-            finding async for finding in restore_points(litestream, points, folder, size, bar.bytes, bar.say)
-        ]
+        async for finding in restore_points(litestream, points, folder, size, bar.bytes, bar.say):
+            yield finding
 
 
 async def _verify_dumps(settings: Settings, bar: Bar) -> bool:

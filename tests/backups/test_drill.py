@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.backups.commands import arguments, drilled, environment, run, verified
 from tests.backups.conftest import MakeMachine
 from tests.backups.ltx_objects import rewrite
-from tests.backups.targets import Machine, Person, bucket, replicated
+from tests.backups.targets import Machine, Person, bucket, health, replicated
 from tests.history.stored import is_at_rest
 from tests.object_stores import Rclone, settings_for
 from tests.programs import free_port
@@ -269,6 +269,41 @@ async def test_a_disk_without_room_is_left_alone(machine: Machine, talking: Pers
     assert done.returncode == 1
     assert "make room" in done.stderr
     assert load_proof(machine.data) is None, "it says nothing of the backup"
+
+
+async def test_what_is_no_drill_of_this_backup_is_not_written_down(
+    machine: Machine, talking: Person, folder_target: Target, tmp_path: Path
+) -> None:
+    """As from a shell without the service's settings: what the service has found stays so."""
+    await replicated(machine)
+    (objects(folder_target)[0].parent / "notes.txt").write_text("here")
+    found = drilled(machine)
+    assert not found.is_proven
+    without = run(machine, "backup", "drill", BACKUP_URL="", LITESTREAM_ENABLED="false")
+    assert (without.returncode, without.stdout) == (1, "")
+    assert "BACKUP_URL is not set" in without.stderr
+    elsewhere = run(machine, "backup", "drill", BACKUP_URL=f"file://{tmp_path}/elsewhere")
+    assert elsewhere.returncode == 1
+    assert f"is backed up to {folder_target.path}" in elsewhere.stdout
+    assert load_proof(machine.data) == found
+    assert "drill has found something" in health(machine)["error"]
+
+
+@pytest.mark.long
+async def test_what_is_wrong_with_the_objects_is_said_also_where_nothing_can_be_restored(
+    machine: Machine, talking: Person, folder_target: Target
+) -> None:
+    await replicated(machine)
+    machine.service.stop()
+    (objects(folder_target)[0].parent / "notes.txt").write_text("here")
+    for path in objects(folder_target):
+        data = path.read_bytes()
+        path.write_bytes(data[:12] + (2**31).to_bytes(4) + data[16:])  # so many pages
+    done = run(machine, "backup", "verify")
+    assert done.returncode == 1
+    assert "make room" in done.stderr
+    assert "notes.txt: Litestream does not know this object." in done.stdout
+    assert "It is damaged" in done.stdout
 
 
 @pytest.mark.long

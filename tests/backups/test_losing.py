@@ -35,6 +35,9 @@ RATE = float(os.environ.get("BACKUP_RATE", "120"))  # messages in a second, of w
 TIMES = int(os.environ.get("BACKUP_TIMES", "4"))
 AWAY_SECONDS = float(os.environ.get("BACKUP_AWAY_SECONDS", "5"))
 LOAD_SECONDS = 6.0
+# What may be lost: with a core to spare, of 99 in 100; and at the most, on a machine that is busy to its limit.
+POINT_SECONDS = 2.0
+MOST_SECONDS = 6.0
 SENDERS = max(8, round(RATE / 16))  # each waits for the answer
 
 
@@ -167,6 +170,9 @@ async def test_machines_are_lost_under_load(new_machine: MakeMachine, rclone: Rc
         losses.append((lost_at - min(missing, default=lost_at)) / SECOND)
         shutil.rmtree(second.folder, ignore_errors=True)
     losses.sort()
+    assert losses[-1] <= MOST_SECONDS
+    if TRIALS >= 100:
+        assert losses[int(TRIALS * 0.99) - 1] <= POINT_SECONDS
     most, half, rate = losses[-1], losses[len(losses) // 2], sum(rates) / len(rates)
     # What whoever asks for many trials wants to know.
     print(  # noqa: T201

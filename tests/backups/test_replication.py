@@ -49,6 +49,17 @@ def test_who_writes_all_the_time_is_not_late(replicating: Replication, monkeypat
     assert replicating.lag_seconds == 0
 
 
+def test_an_error_is_told_until_everything_has_arrived(replicating: Replication) -> None:
+    replicating._note("no space left on device")
+    replicating._count(Position(2, 1))
+    assert replicating.lag_seconds == 0  # it is still early for that
+    assert replicating.error == "it is full"
+    replicating._count(Position(3, 2))
+    assert replicating.error == "it is full"
+    replicating._count(Position(3, 3))
+    assert replicating.error is None
+
+
 async def test_a_configuration_that_cannot_be_written_is_an_error_of_litestream(tmp_path: Path) -> None:
     """So it is tried again: a full disk may have room by then."""
     (tmp_path / "litestream.yml").mkdir()

@@ -119,6 +119,41 @@ async def test_back_to_a_time_and_back_again(machine: Machine, operator: Operato
     assert listed.count("(first)") == 1
 
 
+def objects(target: Target, levels: str) -> list[Path]:
+    return list(Path(target.path).rglob(f"ltx/{levels}/*.ltx"))
+
+
+async def test_a_time_that_something_is_missing_before_is_not_taken_for_an_earlier_one(
+    machine: Machine, operator: Operator, folder_target: Target
+) -> None:
+    """Litestream restores what leads up to the gap, and says that all is well."""
+    machine.start()
+    person = Person(machine)
+    newest: list[Path] = []
+    for words in ("One", "Two", "Three"):
+        person.say(machine, words)
+        await replicated(machine)
+        newest.append(max(objects(folder_target, "0")))
+        await asyncio.sleep(2.5)  # Litestream writes one state in a second
+    at = to_text(now())
+    machine.lose()
+    whole, copy = machine.folder.parent / "whole.db", machine.folder.parent / "copy.db"
+    assert operator.run("restore", "--at", at, "--to", str(whole)).status == 0
+    same_changes = [path for path in objects(folder_target, "[1-9]") if path.name[17:33] >= newest[1].name[:16]]
+    for path in (newest[1], *same_changes):
+        path.unlink()
+    assert "Something of that time is missing" in operator.refuse("restore", "--at", at)
+    said = operator.refuse("restore", "--at", at, "--to", str(copy))
+    assert "Something of that time is missing" in said
+    assert not await asyncio.to_thread(copy.exists)
+    (earlier,) = re.findall(r"`yral-chat (restore --at \S+)`", said)
+    done = operator.run(*earlier.split(), "--to", str(copy))
+    assert done.status == 0, done.err
+    with closing(load_driver().connect(str(copy))) as connection:
+        said_then = connection.execute("SELECT content FROM messages WHERE role = 'user' ORDER BY seq").fetchall()
+    assert said_then == [("One",)]
+
+
 async def talked(machine: Machine) -> None:
     """Somebody has said something, and all of it has arrived."""
     machine.start()

@@ -72,12 +72,17 @@ def announce(settings: Settings, resources: "Resources") -> None:
         f"  open    {settings.base_url}",
         f"  model   {model}",
         f"  data    {where}",
-        *([f"  backup  {settings.backup_url}"] if settings.litestream_enabled else []),
+        *([f"  backup  {_backup(settings, resources)}"] if settings.litestream_enabled else []),
         "  stop    Ctrl-C",
         "",
     ]
     typer.echo("\n".join(lines))
     sys.stdout.flush()
+
+
+def _backup(settings: Settings, resources: "Resources") -> str:
+    is_first = resources.backup is not None and resources.backup.is_first
+    return f"{settings.backup_url}" + (" (new: there was none at this place)" if is_first else "")
 
 
 def migrate(

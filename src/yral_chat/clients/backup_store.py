@@ -8,7 +8,7 @@ import asyncio
 import atexit
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from datetime import datetime, timedelta
 from functools import cache, cached_property
 from pathlib import Path
@@ -245,6 +245,15 @@ class BackupStore:
                 raise
             for entry in page:
                 yield entry["path"], entry["size"], entry["last_modified"]
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """The names of those in the folder `prefix`; of all there is when it is empty."""
+        import obstore
+
+        if self._is_absent:
+            return ()
+        found = await self._ask(obstore.list_with_delimiter_async(self._store, prefix or None))
+        return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
 
     async def is_empty(self, prefix: str = "") -> bool:
         async for _ in self.list(prefix):

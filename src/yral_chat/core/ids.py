@@ -16,6 +16,15 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
+def made_at(id_: str) -> int | None:
+    """When `new_id` has made it, in microseconds since the epoch; None: it is none of those."""
+    try:
+        found = uuid_utils.UUID(id_)
+    except ValueError:
+        return None
+    return found.timestamp * 1000 if found.version == 7 else None
+
+
 def pseudonym_of(user_id: str) -> str:
     """What stands for a person where it has to be known that it was the same: who knows the id finds it."""
     return f"sha256:{hashlib.sha256(user_id.encode('utf-8', 'surrogatepass')).hexdigest()}"

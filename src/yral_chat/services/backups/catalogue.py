@@ -8,6 +8,9 @@
 
 A generation is one unbroken history. After every restore a new one begins, so that what was written before and after it
 never mixes, and every point in time of either can still be restored.
+
+What the two files say can be read off the folders, too: the newest generation is that of the present database. So one
+that is damaged keeps nobody from a backup that is whole.
 """
 
 import asyncio
@@ -21,7 +24,8 @@ from yral_chat.clients.backup_store import BackupStore, BackupStoreError
 from yral_chat.clients.litestream import Litestream, newest
 from yral_chat.core.clock import from_text, now, to_text
 from yral_chat.core.decoding import decode
-from yral_chat.core.ids import new_id
+from yral_chat.core.ids import made_at, new_id
+from yral_chat.core.logging import log
 from yral_chat.core.objects import Time
 from yral_chat.services.backups.histories import last
 
@@ -30,8 +34,9 @@ T = TypeVar("T")
 CURRENT: Final = "current.json"
 LEASE: Final = "lease.json"
 
-# Why a generation began: the first of a database; after a restore; in a copy of the data folder; or as asked.
-Reason = Literal["first", "restored", "moved", "asked"]
+# Why a generation began: the first of a database; after a restore; in a copy of the data folder; or as asked. "found":
+# that is lost, and its folder was found.
+Reason = Literal["first", "restored", "moved", "asked", "found"]
 
 
 class CatalogueDamaged(BackupStoreError):
@@ -68,21 +73,73 @@ class Catalogue:
         self._store = store
         self._one_changes = asyncio.Lock()  # an entry that was read and is to be written
 
-    async def current(self) -> Entry | None:
-        """The database whose backup this is; None when there is none. Raises BackupStoreError for what is damaged."""
+    async def read(self) -> Entry | None:
+        """The database whose backup this is, as both files say; None without a marker. Raises CatalogueDamaged."""
         stored = await self._store.get(CURRENT)
         if stored is None:
             return None
         marker = _decode(stored.data, Marker, CURRENT)
-        entry = await self.entry(marker.database_id)
+        entry = await self._read_entry(marker.database_id)
         if entry is None:
             raise CatalogueDamaged(f"{CURRENT} names a database whose {entry_key(marker.database_id)} is missing")
         return entry
 
+    async def current(self) -> Entry | None:
+        """The same, also where one of the files is damaged. Raises CatalogueDamaged where no folder says it either."""
+        try:
+            return await self.read()
+        except CatalogueDamaged:
+            found = by_time(await self.list_databases())
+            if not found:
+                raise
+            return found[-1][0]
+
     async def entry(self, database_id: str) -> Entry | None:
+        """Of one database; from its folders where the file is damaged or gone. None: there is nothing of it."""
+        try:
+            found = await self._read_entry(database_id)
+        except CatalogueDamaged:
+            if (found := await self._entry_of_folders(database_id)) is None:
+                raise
+        return found or await self._entry_of_folders(database_id)
+
+    async def _read_entry(self, database_id: str) -> Entry | None:
         key = entry_key(database_id)
         stored = await self._store.get(key)
-        return None if stored is None else _decode(stored.data, Entry, key)
+        if stored is None:
+            return None
+        entry = _decode(stored.data, Entry, key)
+        if entry.database_id != database_id:
+            raise CatalogueDamaged(f"{key} is damaged")
+        return entry
+
+    async def _entry_of_folders(self, database_id: str) -> Entry | None:
+        times = {name: made_at(name) for name in sorted(await self._store.folders(database_id))}
+        generations = [
+            Generation(name, to_text(at), "found", has_arrived=True) for name, at in times.items() if at is not None
+        ]
+        return Entry(database_id, tuple(generations)) if generations else None
+
+    async def keep(self, known: Entry, generation_id: str) -> Entry | None:
+        """Writes both files anew where one is not what was written, as `known` says; returns what they say now.
+
+        None: it is another place than it was, with neither of them, or with another database.
+        """
+        async with self._one_changes:
+            if await self._store.get(CURRENT) is None and await self._store.get(entry_key(known.database_id)) is None:
+                return None
+            try:
+                found = await self.read()
+                if found is not None and found.database_id != known.database_id:
+                    return None
+                if found is not None and any(one.id == generation_id for one in found.generations):
+                    return found
+            except CatalogueDamaged:
+                pass
+            log.error("backup.catalogue_written_anew", target=self._store.target.name)
+            await self._put(known, known.generations)
+            await self._mark(known.database_id)
+            return known
 
     async def has_objects(self) -> bool:
         """Whether there is anything but a lease and probes: a backup whose marker is gone, or somebody else's files."""
@@ -97,15 +154,18 @@ class Catalogue:
         async with self._one_changes:
             entry = await self.entry(database_id) or Entry(database_id, ())
             await self._put(entry, (*entry.generations, generation))
-        await self._store.put(CURRENT, msgspec.json.encode(Marker(database_id, to_text(now()))))
+        await self._mark(database_id)
         return generation
+
+    async def _mark(self, database_id: str) -> None:
+        await self._store.put(CURRENT, msgspec.json.encode(Marker(database_id, to_text(now()))))
 
     async def note_arrived(self, database_id: str, generation_id: str) -> bool:
         """Writes down that something of this generation is there; False while nothing is."""
         if not await self._has_changes(place(database_id, generation_id)):
             return False
         async with self._one_changes:
-            if entry := await self.entry(database_id):
+            if entry := await self._read_entry(database_id):
                 await self._put(entry, (_arrived(one, generation_id) for one in entry.generations))
         return True
 
@@ -153,8 +213,8 @@ class Catalogue:
 
     async def list_databases(self) -> list[Entry]:
         """All that have ever been backed up here, the newest last."""
-        keys = [key async for key, _, _ in self._store.list() if key.endswith("/database.json")]
-        return [entry for key in sorted(keys) if (entry := await self.entry(key.split("/")[0])) is not None]
+        names = sorted(await self._store.folders(""))
+        return [entry for name in names if (entry := await self.entry(name)) is not None]
 
 
 def by_time(entries: Iterable[Entry]) -> list[tuple[Entry, Generation]]:

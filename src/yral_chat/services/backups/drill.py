@@ -68,18 +68,19 @@ class Drill:
         self._facts: dict[str, object] = {}
 
     async def run(self) -> Proof:
-        """What came out. Raises ScratchUnusable, which says nothing of the backup."""
+        """What came out. Raises ScratchUnusable and RestoreFailed, which say nothing of the backup."""
         started, moment = time.monotonic(), 0
         try:
             check_libraries()
         except LibraryMissing as error:
             raise ScratchUnusable(str(error)) from error
+        backups = Backups(self._settings)
         # What comes to nothing is of the database that this folder has.
         state = await asyncio.to_thread(load_state, self._settings.data_dir)
         self._facts |= {"database_id": state.database_id if state is not None else None}
         try:
             with scratch_folder(self._settings.data_dir) as folder:
-                moment = await self._run(folder)
+                moment = await self._run(backups, folder)
         except BackupStoreError as error:
             raise ScratchUnusable(f"The backup cannot be used: {error.reason}.") from error
         except (RestoreFailed, LitestreamError, DatabaseUnusable, TableUnreadable) as error:
@@ -102,12 +103,12 @@ class Drill:
     def _find(self, subject: str, text: str) -> None:
         self._findings.append(Finding(subject, text))
 
-    async def _run(self, folder: Path) -> int:
+    async def _run(self, backups: Backups, folder: Path) -> int:
         """Returns which moment it is that was restored."""
-        backups = Backups(self._settings)
         if await asyncio.to_thread(is_served, self._path):
             state = await asyncio.to_thread(load_state, self._settings.data_dir)
             if state is not None and state.generation is not None and state.target == backups.name:
+                self._findings += await backups.find_damage(state.generation)
                 return await self._beside_server(backups, folder, state.database_id, state.generation)
             self._find("server", "The server that runs does not back up to BACKUP_URL.")
         return await self._alone(backups, folder)
@@ -130,6 +131,7 @@ class Drill:
 
     async def _alone(self, backups: Backups, folder: Path) -> int:
         """No server: the newest state there is, without anything to compare it with."""
+        self._findings += await backups.find_damage()
         entry, generation = await backups.find(None)
         litestream = backups.litestream(entry.database_id, generation)
         latest = newest(await litestream.files())

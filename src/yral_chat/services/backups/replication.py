@@ -176,7 +176,7 @@ class Replication:
         if position.txid > max(position.replicated_txid, self._waiting[-1][0] if self._waiting else 0):
             self._waiting.append((position.txid, self._answered_at))
         self._level_at = self._waiting[0][1] if self._waiting else self._answered_at
-        if not self.lag_seconds:
+        if not self._waiting:
             self._last_error = None
 
     async def _touch(self) -> None:

@@ -27,12 +27,13 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database
 from yral_chat.db.inspection import find_installation
 from yral_chat.services.backups import erasures, restoring
-from yral_chat.services.backups.catalogue import Catalogue, Generation, Reason, find_newest, place, unmoved_since
+from yral_chat.services.backups.catalogue import Catalogue, Entry, Generation, Reason, find_newest, place, unmoved_since
 from yral_chat.services.backups.lease import Lease, LeaseTaken
 from yral_chat.services.backups.local import load_state, owner_of, put_back_state, save_state
 from yral_chat.services.backups.proving import Proving
 from yral_chat.services.backups.replication import WATCH_SECONDS, Replication
 from yral_chat.services.backups.starting import (
+    Begin,
     Continue,
     Decision,
     End,
@@ -81,9 +82,12 @@ class BackupService:
         self._database_id: str | None = None  # and the generation that is written
         self._generation: Generation | None = None
         self._earlier: Sequence[Generation] = ()  # of the database that the target has
+        self._is_elsewhere = False  # what is at the target is not what was there
+        self._erasures_sent = -1  # bytes of their log; -1: nothing is known
         self._tasks: list[asyncio.Task[None]] = []
         self.replication: Replication | None = None
         self.lost_to: str | None = None
+        self.is_first = False  # nothing was at the target, and it was not asked for
         self.proving = Proving(
             settings.data_dir,
             settings.backup_drill_hours,
@@ -134,7 +138,7 @@ class BackupService:
                 self._replicate(database_id, generation)
         except BackupStoreError as error:
             raise BackupUnusable(f"The backup at {self._store.target.name} cannot be used: {error.reason}.") from error
-        chores = (self._keep_erasures_sent(), self._note_arrival(), self._tidy())
+        chores = (self._keep_erasures_sent(), self._note_arrival(), self._keep_catalogue(), self._tidy())
         self._tasks = [asyncio.create_task(chore) for chore in chores]
         self.proving.start()
 
@@ -149,7 +153,7 @@ class BackupService:
         if self._tasks and self.lost_to is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_SECONDS):
-                    await self._send_erasures(-1)
+                    await self._send_erasures()
         await self._lease.release()
 
     def condition(self) -> tuple[Literal["up", "degraded", "down"], str | None]:
@@ -159,6 +163,8 @@ class BackupService:
         error = (self.replication.error if self.replication is not None else None) or self._lease.error
         if self.lost_to is not None:
             return "down", "another service has taken the backup over"
+        if self._is_elsewhere:
+            return "down", "what BACKUP_URL leads to is not the backup any more: nothing of it is there"
         if state in ("down", "stopped"):
             return "down", "Litestream does not run" if error is None else f"Litestream does not run: {error}"
         if state == "lagging":
@@ -197,6 +203,9 @@ class BackupService:
         self._earlier = () if there.entry is None else there.entry.generations
         decision = decide(here, there, is_new=self._is_new)
         log.info("backup.start", decision=type(decision).__name__, target=there.name)
+        self.is_first = decision == Begin("first")
+        if self.is_first and here.database_id is None:  # as where BACKUP_URL has a slip of the pen in it
+            log.warning("backup.none_found", target=there.name)
         await self._carry_out(decision)
 
     async def _carry_out(self, decision: Decision) -> None:
@@ -278,22 +287,56 @@ class BackupService:
     # --- what goes on beside it
 
     async def _keep_erasures_sent(self) -> None:
-        sent = -1
         while True:
-            sent = await self._send_erasures(sent)
+            await self._send_erasures()
             await asyncio.sleep(ERASURES_SECONDS)
 
-    async def _send_erasures(self, sent: int) -> int:
-        """The log of erasures is as much part of the backup as the database (docs/decisions/0014).
-
-        Of what had its length in bytes when it was `sent`; returns that of now.
-        """
+    async def _send_erasures(self) -> None:
+        """The log of erasures is as much part of the backup as the database (docs/decisions/0014)."""
         assert self._database_id is not None  # noqa: S101 - it is backed up
+        if self._is_elsewhere:
+            return
+        data_dir, sent = self._settings.data_dir, self._erasures_sent
         try:
-            return await erasures.send(self._store, self._database_id, self._settings.data_dir, sent)
+            self._erasures_sent = await erasures.send(self._store, self._database_id, data_dir, sent)
         except (BackupStoreError, AppError) as error:  # AppError: of the disk here
             log.warning("backup.erasures_not_sent", error=str(error))
-            return sent
+
+    async def _keep_catalogue(self) -> None:
+        """Mends the files that lead to the backup, and sees when the backup is not there: another disk is mounted, or
+        none, or the bucket was emptied.
+        """
+        known: Entry | None = None
+        while self.lost_to is None:
+            with suppress(BackupStoreError):  # a target that does not answer is the lease's to tell
+                known = await self._look_again(known)
+            if self._is_elsewhere and self.replication is not None:
+                await self.replication.cut_log()
+            await asyncio.sleep(self._settings.backup_lease_seconds)
+
+    async def _look_again(self, known: Entry | None) -> Entry | None:
+        assert self._database_id is not None  # noqa: S101 - it is backed up
+        assert self._generation is not None  # noqa: S101
+        known = known or await self._catalogue.entry(self._database_id)
+        found = None if known is None else await self._catalogue.keep(known, self._generation.id)
+        if self._is_elsewhere != (found is None):
+            self._is_elsewhere = found is None
+            await (self._stand_by() if found is None else self._come_back())
+        return found or known
+
+    async def _stand_by(self) -> None:
+        """What Litestream would write there would be missing at the right place."""
+        log.error("backup.gone", target=self._store.target.name)
+        if self.replication is not None:
+            await self.replication.stop(may_start=False)
+
+    async def _come_back(self) -> None:
+        """Only one that starts anew sees what is missing."""
+        log.info("backup.there_again", target=self._store.target.name)
+        self._erasures_sent = -1
+        assert self._database_id is not None  # noqa: S101 - it was backed up
+        assert self._generation is not None  # noqa: S101
+        self._replicate(self._database_id, self._generation)
 
     async def _note_arrival(self) -> None:
         """From then on an empty place is no start that was cut: what was there is missing."""

@@ -11,7 +11,7 @@ import msgspec
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError, target_of
 from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, find_litestream
-from yral_chat.core.clock import SECOND, from_text
+from yral_chat.core.clock import SECOND, from_text, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db import copies
 from yral_chat.db.contents import Contents, look_at_contents
@@ -20,8 +20,21 @@ from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.sqlite import database_path, file_url
 from yral_chat.db.verification import Examination, examine
 from yral_chat.services.backups import erasures, restoring
-from yral_chat.services.backups.catalogue import Catalogue, Entry, Generation, by_time, find_newest, missing_text, place
+from yral_chat.services.backups.catalogue import (
+    CURRENT,
+    Catalogue,
+    CatalogueDamaged,
+    Entry,
+    Generation,
+    by_time,
+    entry_key,
+    find_newest,
+    missing_text,
+    place,
+)
+from yral_chat.services.backups.histories import last
 from yral_chat.services.backups.local import load_state, replacing
+from yral_chat.services.backups.proof import Finding
 from yral_chat.services.backups.restoring import Progress, RestoreFailed, Say
 from yral_chat.services.backups.scratch import ScratchUnusable, require_room
 from yral_chat.services.backups.starting import End, LocalState
@@ -126,6 +139,22 @@ class Backups:
             raise self._unusable(error) from error
         raise RestoreFailed(f"{self.name} holds nothing of {'that time' if at else 'the database'}.")
 
+    async def find_damage(self, generation_id: str | None = None) -> Sequence[Finding]:
+        """Of the files that lead to the backup: what is damaged, or not there where `generation_id` is being written.
+
+        Where nothing is, `find` says so.
+        """
+        try:
+            entry = await self._catalogue.read()
+        except CatalogueDamaged as error:
+            return [Finding("catalogue", f"{error.reason}.")]
+        except BackupStoreError as error:
+            raise self._unusable(error) from error
+        if generation_id is None or (entry and any(one.id == generation_id for one in entry.generations)):
+            return []
+        key = CURRENT if entry is None else entry_key(entry.database_id)
+        return [Finding("catalogue", f"{key} does not lead to generation {generation_id}, which is being written.")]
+
     async def last_sent(self, litestream: Litestream, generation_id: str) -> int:
         """The last transaction that this machine has sent to this generation; 0: it has nothing to do with it."""
         state = await asyncio.to_thread(load_state, self._settings.data_dir)
@@ -146,10 +175,26 @@ class Backups:
         except (BackupStoreError, LitestreamError) as error:
             raise self._unusable(error) from error
         restored = await restoring.bring_back(litestream, to, at=at, size=size, progress=progress)
+        if at is not None:
+            await self._refuse_gap(litestream, to, restored.txid, at)
         say("Looking at all of it.")
         contents = await asyncio.to_thread(look_at_contents, to)
         found = await asyncio.to_thread(examine, file_url(to), is_summed=False)
         return Outcome(to, generation, restored.txid, restored.duration_ms, contents, found, None)
+
+    async def _refuse_gap(self, litestream: Litestream, to: Path, txid: str, at: str) -> None:
+        """Litestream ends before what is missing, without a word. Raises RestoreFailed, and then `to` is gone."""
+        files = [file for file in await litestream.files() if file.at + SECOND <= from_text(at)]
+        there = [file for file in files if last(file) <= int(txid, 16)]
+        if max(map(last, files), default=0) <= int(txid, 16):
+            return
+        await asyncio.to_thread(restoring.remove_database, to)
+        latest = max(there, key=last).at + SECOND - 1 if there else from_text(at)
+        raise RestoreFailed(
+            f"Something of that time is missing at {self.name}: what leads to it ends with transaction "
+            f"{int(txid, 16)}. Nothing was changed. `yral-chat restore --at {to_text(latest)}` brings that state, and "
+            "`yral-chat backup verify --all` says what is missing."
+        )
 
     async def restore_in_place(self, at: str | None, progress: Progress, say: Say, *, is_forced: bool) -> Outcome:
         """Puts it in the place of the database, which is kept aside; the caller holds the serve lock.
