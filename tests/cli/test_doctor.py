@@ -329,6 +329,18 @@ def test_a_file_that_is_no_database_is_bad(tmp_path: Path) -> None:
     assert found.advice.startswith("Move it away")
 
 
+@pytest.mark.parametrize("start", [0, 3 * 4096], ids=["header", "page"])
+def test_with_a_backup_it_says_how_a_damaged_database_comes_back(tmp_path: Path, database: Path, start: int) -> None:
+    with database.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * 4096)
+    found = only("database", settings(tmp_path, backup_url=f"file://{tmp_path}/backups"))
+    assert (found.level, found.advice) == (
+        "bad",
+        "Stop the service, and run `yral-chat restore --latest`, which keeps the file aside",
+    )
+
+
 def test_a_newer_database_is_bad(tmp_path: Path, database: Path) -> None:
     change(database, "UPDATE alembic_version SET version_num = '9999'")
     found = only("database", settings(tmp_path))
