@@ -186,7 +186,9 @@ def test_what_is_not_said_is_not_done(cli: Cli) -> None:
     for given, says in (
         (("--user", "ann"), "Say which state"),
         (("--user", "ann", "--latest", "--database", "copy"), "Say which state"),
-        (("--latest", "--user", "ann", "--to", "copy.db"), "--conversation and --user go with"),
+        (("--latest", "--user", "ann", "--to", "copy.db"), "--to takes a whole database"),
+        (("--file", "old.db", "--conversation", "c", "--to", "copy.db"), "--to takes a whole database"),
+        (("--before-upgrade", "--user", "ann"), "--conversation and --user go with"),
     ):
         nothing = cli.run("restore", *given)
         assert (nothing.status, nothing.out, says in nothing.err) == (1, "", True), nothing
