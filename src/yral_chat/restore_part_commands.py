@@ -112,11 +112,12 @@ async def restore_part(settings: Settings, copy: Copy | None, at: str | None, wa
 @asynccontextmanager
 async def _from_backup(settings: Settings, at: str | None, say: Say) -> AsyncIterator[Copy]:
     """A file for as long as the block runs, where the server finds it; what a killed command has left goes first."""
+    time = None if at is None else as_time(at)
     folder = settings.data_dir / "restores"
     path = folder / f"{new_id()}.db"
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    backups, time = Backups(settings), None if at is None else as_time(at)
+    backups = Backups(settings)
     try:
         await backups.fetch_erasures(time)  # this folder may never have heard of them
         with Bar() as bar:
