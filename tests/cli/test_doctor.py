@@ -571,6 +571,19 @@ def test_the_place_of_the_backup_is_asked_for(
     assert expected in found[0].text
 
 
+@pytest.mark.parametrize(("place", "is_inside"), [("data/backup", True), ("data", True), ("data-2/backup", False)])
+def test_a_backup_that_is_lost_with_its_folder_is_warned_about(tmp_path: Path, place: str, is_inside: bool) -> None:
+    for data_dir in (tmp_path / "data", Path("data")):  # as it is unless it is set
+        given = settings(tmp_path, data_dir=data_dir, backup_url=(tmp_path / place).as_uri(), litestream_enabled=True)
+        found = [finding for finding in findings("backup", given) if finding.level == "warning"]
+        assert [(finding.text, finding.advice) for finding in found] == is_inside * [
+            (
+                f"{tmp_path / place} lies in DATA_DIR and is lost with it",
+                "set BACKUP_URL to a bucket, or to a folder on another disk",
+            )
+        ]
+
+
 def test_without_a_backup_production_is_warned(tmp_path: Path) -> None:
     assert not findings("backup", settings(tmp_path))
     strong = {"environment": "production", "auth_issuers": [{"issuer": "i", "jwks_file": "nowhere"}],
