@@ -26,7 +26,7 @@ from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.inspection import Inspection, inspect_database
 from yral_chat.db.migrations import HEAD
-from yral_chat.db.sqlite import database_path, is_corrupting, load_driver
+from yral_chat.db.sqlite import NotSQLite, database_path, is_corrupting, load_driver
 from yral_chat.services.backups.examining import examine_backup
 from yral_chat.serving import bind, reachable_host
 
@@ -38,6 +38,8 @@ LARGE_WAL_BYTES = 256 * MEBIBYTE
 # Every stream and every socket holds one file; beside them some fifty are open.
 FEW_FILES_LOCALLY, FEW_FILES = 256, 4096
 SHORT_SECRET = 16
+# A start that finds the same says so, too (backed_up.py).
+RESTORE = "Stop the service, and run `yral-chat restore --latest`, which keeps the file aside"
 # How alike a variable's name must be to a setting's to be taken for a slip of the pen.
 ALIKE = 0.86
 
@@ -245,8 +247,13 @@ def _size(count: float) -> str:
 
 def _database(settings: Settings) -> Iterator[Finding]:
     url = settings.resolved_database_url
+    has_backup = settings.backup_url is not None
     try:
         found = inspect_database(url)
+    except NotSQLite as error:
+        fact, advice = _two(str(error))
+        yield bad("database", fact, RESTORE if has_backup else advice)
+        return
     except DatabaseUnusable as error:
         yield bad("database", *_two(str(error)))
         return
@@ -259,18 +266,15 @@ def _database(settings: Settings) -> Iterator[Finding]:
             "Start the service once, which takes the log in, and run doctor again",
         )
     else:
-        yield from _tables(found)
+        yield from _tables(found, has_backup=has_backup)
     if url.startswith("sqlite"):
         yield _sqlite_library()
 
 
-def _tables(found: Inspection) -> Iterator[Finding]:
+def _tables(found: Inspection, *, has_backup: bool) -> Iterator[Finding]:
     if found.damage:
-        yield bad(
-            "database",
-            f"{found.place} is damaged: {found.damage}",
-            "Stop the service, keep a copy of the file, and restore a backup",
-        )
+        advice = RESTORE if has_backup else "Stop the service, keep a copy of the file, and restore a backup"
+        yield bad("database", f"{found.place} is damaged: {found.damage}", advice)
         return
     parts = [f"{found.place}: revision {found.revision or 'none'}"]
     if found.size:

@@ -9,6 +9,7 @@ from yral_chat.clients.backup_store import BackupStoreError
 from yral_chat.clients.litestream import LitestreamError, LtxFile, newest
 from yral_chat.core.config import Settings
 from yral_chat.core.sizes import MEBIBYTE
+from yral_chat.core.words import counted
 from yral_chat.progress import Bar
 from yral_chat.services.backups import erasures
 from yral_chat.services.backups.catalogue import Generation, place
@@ -66,7 +67,7 @@ async def verify(settings: Settings, *, is_all: bool) -> bool:
             raise RestoreFailed(f"The backup at {backups.name} cannot be verified: {error}.") from error
         except BackupStoreError as error:
             raise RestoreFailed(f"The backup at {backups.name} cannot be used: {error.reason}.") from error
-    typer.echo("Sound." if not count else f"Not sound: {count} findings.")
+    typer.echo(_verdict(count))
     return not count
 
 
@@ -130,7 +131,7 @@ async def _verify_dumps(settings: Settings, bar: Bar) -> bool:
     for line in _told(missing):
         bar.say(line)
     findings += len(missing)
-    bar.say(f"{len(own) + len(others)} dumps. " + ("Sound." if not findings else f"Not sound: {findings} findings."))
+    bar.say(f"{counted(len(own) + len(others), 'dump', 'dumps')}. {_verdict(findings)}")
     return not findings
 
 
@@ -157,7 +158,15 @@ def _lines(proof: Proof) -> list[str]:
     if proof.is_proven:
         return [*lines, f"Proven: the state of {proof.proven_at} restores."]
     since = f"since {proof.proven_at}" if proof.proven_at else "so far"
-    return [*lines, f"Not proven {since}: {len(proof.findings)} findings."]
+    return [*lines, f"Not proven {since}: {_findings(len(proof.findings))}."]
+
+
+def _verdict(findings: int) -> str:
+    return f"Not sound: {_findings(findings)}." if findings else "Sound."
+
+
+def _findings(count: int) -> str:
+    return counted(count, "finding", "findings")
 
 
 def _told(findings: "list[Finding] | tuple[Finding, ...]") -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from yral_chat.clients.litestream import LitestreamError, wait_for_orphan
-from yral_chat.core.clock import from_text, to_text
+from yral_chat.core.clock import SECOND, from_text, now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.backends import create_database
 from yral_chat.db.migrations import HEAD
@@ -19,14 +19,20 @@ from yral_chat.services.backups.whole import Backups, Outcome, put_in_place
 
 # What SQLite keeps beside a database: https://www.sqlite.org/tempfiles.html
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
+# By so much the clock of whoever names a time may be before ours.
+AHEAD: Final = 60 * SECOND
 
 
 def as_time(text: str) -> str:
-    """RFC 3339 as Litestream wants it. Raises RestoreFailed."""
+    """RFC 3339 as Litestream wants it, of a time that has been. Raises RestoreFailed."""
     try:
-        return to_text(from_text(text))
+        at = from_text(text)
+        written = to_text(at)
     except (ValueError, OverflowError) as error:
         raise RestoreFailed(f"{text} is not a time: write it as 2026-11-27T10:00:00Z, or with an offset.") from error
+    if at > now() + AHEAD:
+        raise RestoreFailed("That time is still to come. For the newest state say --latest.")
+    return written
 
 
 async def restore(settings: Settings, *, at: str | None, to: Path | None, is_forced: bool) -> list[str]:

@@ -19,6 +19,7 @@ from yral_chat.core.config import Settings
 from yral_chat.core.errors import AppError
 from yral_chat.core.failures import CannotGoOn
 from yral_chat.core.ids import new_id
+from yral_chat.core.words import counted
 from yral_chat.db.backends import beside, create_database
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
 from yral_chat.db.inspection import inspect_database, is_served_at
@@ -112,11 +113,12 @@ async def restore_part(settings: Settings, copy: Copy | None, at: str | None, wa
 @asynccontextmanager
 async def _from_backup(settings: Settings, at: str | None, say: Say) -> AsyncIterator[Copy]:
     """A file for as long as the block runs, where the server finds it; what a killed command has left goes first."""
+    time = None if at is None else as_time(at)
     folder = settings.data_dir / "restores"
     path = folder / f"{new_id()}.db"
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    backups, time = Backups(settings), None if at is None else as_time(at)
+    backups = Backups(settings)
     try:
         await backups.fetch_erasures(time)  # this folder may never have heard of them
         with Bar() as bar:
@@ -176,7 +178,7 @@ async def look(settings: Settings, copy: Copy, wanted: Wanted) -> Found:
 
 def describe(found: Found) -> Iterator[str]:
     """Lines to print."""
-    messages = f"{found['messages']:,} in {_counted(found['conversations'], 'conversation', 'conversations')}"
+    messages = f"{found['messages']:,} in {counted(found['conversations'], 'conversation', 'conversations')}"
     if found["first_at"] is not None and found["last_at"] is not None:
         messages += f", from {to_text(found['first_at'])} to {to_text(found['last_at'])}"
     yield f"messages  {messages}"
@@ -251,18 +253,14 @@ async def _follow(steps: AsyncGenerator[Any, None], on_done: OnDone) -> PutBack:
 def conclude(result: PutBack) -> Iterator[str]:
     """Lines to print."""
     parts = (
-        _counted(result["messages"], "message", "messages"),
-        _counted(result["conversations"], "deleted conversation", "deleted conversations"),
-        _counted(result["memories"], "memory", "memories"),
-        _counted(result["influencers"], "persona", "personas"),
+        counted(result["messages"], "message", "messages"),
+        counted(result["conversations"], "deleted conversation", "deleted conversations"),
+        counted(result["memories"], "memory", "memories"),
+        counted(result["influencers"], "persona", "personas"),
     )
     yield f"Put back: {', '.join(parts)}. What was there stayed as it is."
     for left in result["left_out"]:
         yield f"Left out: conversation {left['conversation_id']}: {left['reason']}."
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def _sentence(error: AppError) -> str:

@@ -329,6 +329,18 @@ def test_a_file_that_is_no_database_is_bad(tmp_path: Path) -> None:
     assert found.advice.startswith("Move it away")
 
 
+@pytest.mark.parametrize("start", [0, 3 * 4096], ids=["header", "page"])
+def test_with_a_backup_it_says_how_a_damaged_database_comes_back(tmp_path: Path, database: Path, start: int) -> None:
+    with database.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * 4096)
+    found = only("database", settings(tmp_path, backup_url=f"file://{tmp_path}/backups"))
+    assert (found.level, found.advice) == (
+        "bad",
+        "Stop the service, and run `yral-chat restore --latest`, which keeps the file aside",
+    )
+
+
 def test_a_newer_database_is_bad(tmp_path: Path, database: Path) -> None:
     change(database, "UPDATE alembic_version SET version_num = '9999'")
     found = only("database", settings(tmp_path))
@@ -557,6 +569,19 @@ def test_the_place_of_the_backup_is_asked_for(
         found = findings("backup", s3_settings(tmp_path / "data", server.url, media_backend="local", **given))
     assert [finding.level for finding in found] == [level, "good"]
     assert expected in found[0].text
+
+
+@pytest.mark.parametrize(("place", "is_inside"), [("data/backup", True), ("data", True), ("data-2/backup", False)])
+def test_a_backup_that_is_lost_with_its_folder_is_warned_about(tmp_path: Path, place: str, is_inside: bool) -> None:
+    for data_dir in (tmp_path / "data", Path("data")):  # as it is unless it is set
+        given = settings(tmp_path, data_dir=data_dir, backup_url=(tmp_path / place).as_uri(), litestream_enabled=True)
+        found = [finding for finding in findings("backup", given) if finding.level == "warning"]
+        assert [(finding.text, finding.advice) for finding in found] == is_inside * [
+            (
+                f"{tmp_path / place} lies in DATA_DIR and is lost with it",
+                "set BACKUP_URL to a bucket, or to a folder on another disk",
+            )
+        ]
 
 
 def test_without_a_backup_production_is_warned(tmp_path: Path) -> None:

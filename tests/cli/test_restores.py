@@ -14,6 +14,7 @@ from tests.client import Api, Document
 from tests.rows import At, execute
 from tests.service import FakeModel, Service
 from tests.services.restores.world import copy_rows
+from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.migrations import migrate
@@ -186,7 +187,23 @@ def test_what_is_not_said_is_not_done(cli: Cli) -> None:
     for given, says in (
         (("--user", "ann"), "Say which state"),
         (("--user", "ann", "--latest", "--database", "copy"), "Say which state"),
-        (("--latest", "--user", "ann", "--to", "copy.db"), "--conversation and --user go with"),
+        (("--latest", "--user", "ann", "--to", "copy.db"), "--to takes a whole database"),
+        (("--file", "old.db", "--conversation", "c", "--to", "copy.db"), "--to takes a whole database"),
+        (("--before-upgrade", "--user", "ann"), "--conversation and --user go with"),
     ):
         nothing = cli.run("restore", *given)
         assert (nothing.status, nothing.out, says in nothing.err) == (1, "", True), nothing
+
+
+@pytest.mark.long
+def test_a_time_that_is_still_to_come_is_refused(cli: Cli) -> None:
+    assert cli.run("migrate").status == 0
+    backup = (cli.folder / "backup").as_uri()
+    before = {path for path in cli.folder.rglob("*") if path.suffix != ".lock"}
+    for what in ((), ("--to", "then.db"), ("--conversation", "c")):
+        refused = cli.run("restore", "--at", "2130-01-01T00:00:00Z", *what, BACKUP_URL=backup)
+        assert (refused.status, refused.out) == (1, "")
+        assert refused.err == "That time is still to come. For the newest state say --latest.\n"
+    assert {path for path in cli.folder.rglob("*") if path.suffix != ".lock"} == before
+    soon = to_text(now() + 30 * SECOND)
+    assert "holds no backup" in cli.run("restore", "--at", soon, BACKUP_URL=backup).err, "clocks may differ"

@@ -98,6 +98,16 @@ async def test_deleting_takes_what_is_there(storage: StorageService) -> None:
     assert await storage.get(keys[0], max_bytes=10) == b"y"
 
 
+async def test_a_bucket_lists_its_files_under_the_keys_that_they_have(storage: StorageService) -> None:
+    stored = {(f"{owner_prefix(user_id)}/listed.png", number) for number, user_id in enumerate(OWNERS)}
+    for key, size in stored:
+        await storage.put(key, b"x" * size, "image/png")
+        assert await storage.size_of(key) == size
+    assert await storage.size_of("plain/never.png") is None
+    listed = [entry async for entry in storage.list_remote()]
+    assert {entry for entry in listed if entry[0].endswith("/listed.png")} == (set() if storage.is_local else stored)
+
+
 async def test_a_file_that_is_too_large_is_not_read(storage: StorageService) -> None:
     await storage.put(f"large/{NAME}.wav", b"x" * 11, "audio/wav")
     with pytest.raises(PayloadTooLarge):

@@ -182,7 +182,21 @@ async def test_a_file_that_may_not_be_read_is_not_found(tmp_path: Path) -> None:
     ):
         with pytest.raises(MediaNotFound):
             await storage.get(KEY, max_bytes=1)
+        assert await storage.size_of(KEY) is None
+        assert [entry async for entry in storage.list_remote()] == [], "a key that may not list"
         assert storage.breaker.state == "closed"
+
+
+async def test_keys_that_are_refused_are_not_a_file_that_is_missing(tmp_path: Path) -> None:
+    async with answering(403, "SignatureDoesNotMatch").running() as server, storage_at(server.url, tmp_path) as storage:
+        with pytest.raises(StorageUnavailable):
+            await storage.size_of(KEY)
+
+
+async def test_a_bucket_that_is_down_lists_nothing_as_unavailable(tmp_path: Path) -> None:
+    async with storage_at(f"http://127.0.0.1:{free_port()}", tmp_path) as storage:
+        with pytest.raises(StorageUnavailable):
+            await anext(storage.list_remote())
 
 
 @pytest.mark.parametrize(("status", "code"), [(507, "XMinioStorageFull"), (403, "QuotaExceeded")])

@@ -56,9 +56,11 @@ def restore(
     is_part = conversation is not None or user is not None
     if (at is not None) + latest + before_upgrade + (file is not None) + (is_part and database is not None) != 1:
         stop("Say which state: --latest, --at TIME, --before-upgrade, or --file FILE.")
+    if to is not None and is_part:
+        stop("--to takes a whole database: a part goes into the one that is in use. Leave --to away.")
     if to is not None and (before_upgrade or file is not None):
         stop("--to goes with --latest or --at.")
-    if is_part and (before_upgrade or to is not None):
+    if is_part and before_upgrade:
         stop("--conversation and --user go with --latest, --at, --file or --database.")
     if database is not None and not is_part:
         stop("--database goes with --conversation or --user.")

@@ -94,6 +94,10 @@ def lock_path(path: Path) -> Path:
     return Path(f"{path}.lock")
 
 
+class NotSQLite(DatabaseUnusable):
+    """The file is something else, or its beginning is not what was written."""
+
+
 def check_file(path: Path) -> None:
     """Looks at the file without opening it as a database. Raises DatabaseUnusable; changes nothing."""
     if not path.exists():
@@ -106,7 +110,7 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise DatabaseUnusable(f"{path} cannot be read ({error.strerror}). Check its owner and permissions.") from error
     if header and header != HEADER:
-        raise DatabaseUnusable(
+        raise NotSQLite(
             f"{path} is not a SQLite database; it was left untouched. "
             "Move it away, or set DATABASE_URL to another file."
         )

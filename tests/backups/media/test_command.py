@@ -62,6 +62,10 @@ async def test_the_summary_and_the_exit_status(deployment: Deployment, copy: Cop
     assert f"damaged: {keys[0]}: it is copied again\n" in done.out
     assert "findings  1" in done.out
     (deployment.settings.data_dir / "media" / keys[1]).unlink()
+    done = cli.run("backup", "media")
+    assert (done.status, done.out.splitlines()[:2]) == (
+        1, [f"lost: {keys[1]}: its original is not there; --restore brings it back", f"The copy at {copy.root}:"]
+    )  # fmt: skip
     done = cli.run("backup", "media", "--restore")
     assert done.status == 0
     assert done.out == "Of 3 objects 1 were missing and are back (1.0 MiB); 0 are not as they should be.\n"

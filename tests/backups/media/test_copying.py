@@ -12,13 +12,16 @@ from tests.backups.media.deployment import (
     CopyFolder,
     Deployment,
     copy_at,
+    copy_in,
     hashes_of,
     s3_settings,
     store,
 )
+from tests.faults.proxy import Fault, FaultProxy
 from tests.object_stores import Rclone
 from yral_chat.core import clock
 from yral_chat.services.backups.media import MediaBackup
+from yral_chat.services.media.service import copy_key
 
 # Owners whose prefixes sort differently by bytes and by language, and whose characters are hard on paths.
 OWNERS = ["ada", "Ada", "b@c.example", "~tilde", "-dash", "é", "a b", "public", "x" * 300, "ada-2", "zoë/../etc"]
@@ -304,13 +307,53 @@ async def test_a_torn_original_is_not_put_over_its_sound_copy_that_nothing_names
     assert await deployment.restore() == (1, [])
 
 
-async def test_a_copy_survives_the_loss_of_its_original(deployment: Deployment, copy: CopyFolder) -> None:
-    key = await deployment.add("ada")
+@pytest.mark.parametrize("is_verified", [False, True])
+async def test_a_copy_survives_the_loss_of_its_original_which_is_named(
+    deployment: Deployment, copy: CopyFolder, is_verified: bool
+) -> None:
+    gone, torn, whole = [await deployment.add("ada", 1000, "image") for _ in range(3)]
     await deployment.copy()
-    (deployment.settings.data_dir / "media" / key).unlink()
-    _, findings = await deployment.copy(is_verified=True)
-    assert findings == []
-    assert copy.path(key).read_bytes() == deployment.objects[key]
+    media = deployment.settings.data_dir / "media"
+    (media / gone).unlink()
+    (media / copy_key(torn)).write_bytes(b"short")
+    for _ in range(2):
+        _, findings = await deployment.copy(is_verified=is_verified)
+        assert [str(finding) for finding in findings] == sorted([
+            f"lost: {gone}: its original is not there; --restore brings it back",
+            f"lost: {copy_key(torn)}: its original has 5 bytes instead of 100; --restore brings it back",
+        ])  # fmt: skip
+        check(copy, deployment)
+    assert await deployment.restore() == (2, [])
+    assert (await deployment.copy(is_verified=is_verified))[1] == []
+    assert (media / whole).read_bytes() == deployment.objects[whole]
+
+
+async def test_what_people_have_deleted_is_not_lost(deployment: Deployment, copy: CopyFolder) -> None:
+    deleted, again = [await deployment.add("ada") for _ in range(2)]
+    row = (await deployment.database.read(lambda uow: uow.media.list_stored(min(deleted, again), 1)))[0]
+    await deployment.copy()
+    await deployment.delete(deleted, again)
+    assert (await deployment.copy())[1] == []
+    await deployment.database.write(store, row)  # a database that was restored knows it again
+    _, findings = await deployment.copy()
+    assert [(finding.kind, finding.name) for finding in findings] == [("lost", row.key)]
+
+
+async def test_of_a_bucket_the_originals_are_listed_and_only_what_is_not_there_is_asked_for(
+    tmp_path: Path, bucket: Rclone
+) -> None:
+    with FaultProxy(bucket.url) as proxy:
+        settings = s3_settings(tmp_path / "data", proxy.in_place_of(bucket.url), **copy_in(tmp_path / "copy"))
+        async with Deployment.open(settings) as deployment:
+            keys = await deployment.add_many(["b@c.example"] * 30, 10, "image")
+            await deployment.copy()
+            proxy.fault = Fault("cut", side="client", at=b"HEAD ", passes=True)
+            assert (await deployment.copy())[1] == []
+            assert proxy.struck == 0, "none is asked for"
+            proxy.heal()
+            (bucket.bucket / keys[3]).unlink()
+            _, findings = await deployment.copy()
+            assert [(finding.kind, finding.name) for finding in findings] == [("lost", keys[3])]
 
 
 async def test_uploads_on_their_way_are_not_copied(deployment: Deployment, copy: CopyFolder) -> None:

@@ -13,7 +13,7 @@ from tests.object_stores import Rclone
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.services.backups.media import MediaBackupFailed
 from yral_chat.services.backups.media.manifest import Manifest
-from yral_chat.services.backups.media.verifying import Names
+from yral_chat.services.backups.media.names import Names
 
 FILES: Final = 80
 DAMAGED: Final = 60
@@ -94,7 +94,8 @@ async def test_damage_that_cannot_be_mended_is_found_again_and_again(deployment:
     for _ in range(2):
         _, findings = await deployment.copy(is_verified=True)
         assert {(finding.kind, finding.name, finding.what) for finding in findings} == {
-            ("damaged", key, "its original is not what was copied, either") for key in (gone, changed, left)
+            ("lost", gone, "its original is not there; --restore brings it back"),
+            *(("damaged", key, "its original is not what was copied, either") for key in (gone, changed, left)),
         }
 
 

@@ -70,19 +70,19 @@ async def test_the_command_writes_the_proof_down(dumped: Deployment, tmp_path: P
     assert proof is not None
     assert done.out.splitlines()[-1] == f"Proven: the state of {proof.proven_at} restores."
     done = cli.run("backup", "verify")
-    assert (done.status, done.out) == (0, "1 dumps. Sound.\n")
+    assert (done.status, done.out) == (0, "1 dump. Sound.\n")
     log = settings.data_dir / "erasures.jsonl"
     ErasureLog(log).append(Erasure("old", "another", "2026-01-01T00:00:00.000000Z"))
     done = cli.run("backup", "verify")
-    assert (done.status, done.out.splitlines()[-1]) == (1, "1 dumps. Not sound: 1 findings.")
+    assert (done.status, done.out.splitlines()[-1]) == (1, "1 dump. Not sound: 1 finding.")
     assert "erasures: 1 erasures are not noted at the backup" in done.out
     log.unlink()
     next((tmp_path / "dumps").rglob("*.dump")).write_bytes(b"")
     done = cli.run("backup", "drill")
     assert done.status == 1
-    assert done.out.splitlines()[-1] == f"Not proven since {proof.proven_at}: 1 findings."
+    assert done.out.splitlines()[-1] == f"Not proven since {proof.proven_at}: 1 finding."
     done = cli.run("backup", "verify")
-    assert (done.status, done.out.splitlines()[-1]) == (1, "1 dumps. Not sound: 1 findings.")
+    assert (done.status, done.out.splitlines()[-1]) == (1, "1 dump. Not sound: 1 finding.")
     done = cli.run("backup", "status")
     assert done.out.splitlines()[:3] == [
         "server      does not run",

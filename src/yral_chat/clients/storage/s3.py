@@ -40,6 +40,7 @@ MAX_CONNECTIONS: Final = 64
 CHUNK_BYTES: Final = 256 * 1024
 MAX_ERROR_BYTES: Final = 64 * 1024
 DELETIONS_AT_ONCE: Final = 8
+LIST_SECONDS: Final = 30
 # Of a URL that is used at once. Clocks may differ by a little.
 OWN_URL_SECONDS: Final = 300
 
@@ -128,7 +129,31 @@ class S3Bucket:
             answer = await self._ask("HEAD", key)
         except MediaNotFound:
             return None
+        answer.close()
         return answer.content_length
+
+    async def list(self) -> AsyncGenerator[tuple[str, int], None]:
+        """(key, bytes) of every file, a thousand to a request; nothing where the access key may not list.
+
+        obstore asks, outside of the circuit breaker and with threads of its own: this is for commands.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        stream = obstore.list(self._store)
+        while True:
+            try:
+                page = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except (BaseError, OSError) as error:
+                if "<Code>AccessDenied</Code>" in str(error):
+                    return
+                log.warning("storage.failed", method="LIST", error=type(error).__name__)
+                raise self._unavailable() from error
+            for entry in page:
+                if is_key(entry["path"]):
+                    yield entry["path"], entry["size"]
 
     async def delete(self, keys: Sequence[str]) -> None:
         """One request each: not every S3 has the one that deletes many. All are tried before one failure is raised."""
@@ -204,6 +229,8 @@ class S3Bucket:
             virtual_hosted_style_request=is_virtual,
             skip_signature=False,
             client_options={"allow_http": endpoint.startswith("http:")},
+            # Of a list, the only thing that obstore asks for.
+            retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": timedelta(seconds=LIST_SECONDS)},
         )
 
     @staticmethod
@@ -260,6 +287,8 @@ class S3Bucket:
                     return response
                 async with response:
                     text = await response.content.read(MAX_ERROR_BYTES)
+            if (method, response.status) == ("HEAD", 403):
+                return await self._attempt("GET", key, None)  # its answer has a body, which says why
             return _failure_of(response.status, method, text) or response
         except TimeoutError:  # some of aiohttp's errors are this, too
             return Failure("no answer in time", "timeout")

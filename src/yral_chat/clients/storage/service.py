@@ -90,6 +90,15 @@ class StorageService:
             raise MediaNotFound
         return await self._bucket.open(key)
 
+    async def list_remote(self) -> AsyncGenerator[tuple[str, int], None]:
+        """(key, bytes) of every file in the bucket; nothing with a local folder, or where the access key may not list.
+
+        Not for the service: see S3Bucket.list.
+        """
+        if self._bucket is not None:
+            async for entry in self._bucket.list():
+                yield entry
+
     def url(self, key: str) -> str:
         """An absolute URL that anybody can read the file with for MEDIA_URL_EXPIRES_SECONDS. Safe in any thread."""
         if self._bucket is not None:

@@ -13,6 +13,7 @@ from yral_chat.core.clock import DAY, from_text, now
 from yral_chat.core.errors import MediaNotFound
 from yral_chat.db.repositories.media import MediaObject
 from yral_chat.services.backups.media.failures import Finding, Report, in_parallel
+from yral_chat.services.backups.media.losses import Losses
 from yral_chat.services.backups.media.manifest import (
     Copy,
     Entry,
@@ -82,8 +83,10 @@ class Copying:
     async def run(self, index: Index, progress: Progress) -> Index:
         """Brings the copy and its manifest up to date. Raises BackupStoreError, MediaBackupFailed, DatabaseUnusable."""
         seen = 0
+        losses = Losses(self._originals, self._report)
         async for page in walk(self._originals, self._manifest, index, self._report):
             entries = await self._settle(page)
+            await losses.look(page)
             if page.segment is not None and entries == page.entries:
                 self._done.append(page.segment)
             elif entries:
@@ -154,7 +157,7 @@ class Copying:
                 return await hashed(self._originals.read(key))
             return await self._put(key, row.size if key == row.key else None)
         except MediaNotFound:
-            if not await self._originals.is_known(row.key):
+            if not await self._originals.known([row.key]):
                 return None
             self._report(Finding("lost", key, "its original is not there"))
         except _Torn as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -13,6 +13,7 @@ from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.media import MediaObject
 from yral_chat.db.viewing import viewing
 from yral_chat.services.backups.media.failures import MediaBackupFailed
+from yral_chat.services.backups.media.names import Names
 
 T = TypeVar("T")
 
@@ -34,12 +35,26 @@ class Originals:
     async def count(self) -> int:
         return await self._look(lambda uow: uow.media.count_stored())
 
-    async def is_known(self, key: str) -> bool:
-        return await self._look(lambda uow: uow.media.is_stored(key))
+    async def known(self, keys: Collection[str]) -> set[str]:
+        """Those of some hundred `keys` that the database knows."""
+        return await self._look(lambda uow: {key for key in keys if uow.media.is_stored(key)}) if keys else set()
 
     async def list(self, after: str) -> list[MediaObject]:
         """The next `ROWS` in the order of keys."""
         return await self._look(lambda uow: uow.media.list_stored(after, ROWS))
+
+    async def listed(self) -> Names:
+        """What a bucket lists, a thousand to a request, as `described` gives it. What is not in it may be there all the
+        same: in a folder, where asking costs nothing, or where the access key may not list.
+        """
+        names = Names()
+        try:
+            async for key, size in self._storage.list_remote():
+                names.add(described(key, size))
+        except StorageUnavailable as error:
+            raise await self._failed() from error
+        names.seal()
+        return names
 
     async def size_of(self, key: str) -> int | None:
         try:
@@ -79,6 +94,11 @@ class Originals:
                 return look(uow)
 
         return await asyncio.to_thread(run)
+
+
+def described(key: str, size: int) -> str:
+    """A name for an object of that many bytes."""
+    return f"{key} {size}"
 
 
 class Rows:

@@ -1,47 +1,15 @@
 """Every object of the copy, read again: what is damaged or missing is named, and copied again where that can be."""
 
-import hashlib
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Final
 
 from yral_chat.clients.backup_store import BackupStore
 from yral_chat.services.backups.media.copying import Copying, hashed
 from yral_chat.services.backups.media.failures import Finding, Report, in_parallel
 from yral_chat.services.backups.media.manifest import DOING, INDEX, Copy, Index, Manifest, SegmentDamaged, object_key
-
-NAME_BYTES: Final = 8
+from yral_chat.services.backups.media.names import Names
 
 Progress = Callable[[int], None]  # is told how many files are done
-
-
-class Names:
-    """A set of names in eight bytes each: of 10^13 strange names one seems to be among a million."""
-
-    def __init__(self) -> None:
-        self._parts = [array("Q") for _ in range(256)]
-
-    def add(self, name: str) -> None:
-        part, number = _number_of(name)
-        self._parts[part].append(number)
-
-    def seal(self) -> None:
-        """Now, and not before, it can be asked."""
-        for place, part in enumerate(self._parts):
-            self._parts[place] = array("Q", sorted(part))
-
-    def __contains__(self, name: str) -> bool:
-        place, number = _number_of(name)
-        part = self._parts[place]
-        found = bisect_left(part, number)
-        return found < len(part) and part[found] == number
-
-
-def _number_of(name: str) -> tuple[int, int]:
-    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=NAME_BYTES).digest()
-    return digest[0], int.from_bytes(digest, "big")
 
 
 class Verifying:
