@@ -15,6 +15,7 @@ that is damaged keeps nobody from a backup that is whole.
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Final, Literal, TypeVar
 
@@ -89,10 +90,10 @@ class Catalogue:
         try:
             return await self.read()
         except CatalogueDamaged:
-            found = by_time(await self.list_databases())
-            if not found:
-                raise
-            return found[-1][0]
+            with suppress(CatalogueDamaged):
+                if found := by_time(await self.list_databases()):
+                    return found[-1][0]
+            raise
 
     async def entry(self, database_id: str) -> Entry | None:
         """Of one database; from its folders where the file is damaged or gone. None: there is nothing of it."""
