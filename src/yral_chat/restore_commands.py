@@ -42,7 +42,7 @@ async def restore(settings: Settings, *, at: str | None, to: Path | None, is_for
     if to is not None:
         refuse_file(to, database_path(settings.resolved_database_url), is_forced=is_forced)
         with Bar() as bar:
-            return [*_lines(await backups.restore_to(to, at, bar.bytes, bar.say))]
+            return [*_lines(await backups.restore_to(to, at, bar.bytes, bar.say, is_forced=is_forced))]
     await _take_database(settings)
     with Bar() as bar:
         outcome = await backups.restore_in_place(at, bar.bytes, bar.say, is_forced=is_forced)

@@ -50,6 +50,16 @@ async def _lived(machine: Machine) -> Person:
     return person
 
 
+def _mount(away: str, folder: str) -> bool:
+    """Puts it back, with nothing in between that the lease could be written into."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        Path(away).rename(folder)
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -134,10 +144,9 @@ async def test_a_folder_that_was_away_gets_everything(
     folder, away = folder_target.path, str(tmp_path / "away")
     shutil.move(folder, away)
     await until(there(lambda: health(machine)["status"] == "down"), what="that it is seen")
-    assert "nothing of it is there" in health(machine)["error"]
+    assert "is not the backup of this database any more" in health(machine)["error"]
     person.say(machine, "Three", "Four")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.move(away, folder)
+    await until(there(lambda: _mount(away, folder)), what="that nobody writes there just then")
     await until(there(lambda: health(machine)["status"] == "up"), what="that it is seen")
     person.say(machine, "Five")
     await replicated(machine)

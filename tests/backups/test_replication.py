@@ -50,13 +50,14 @@ def test_who_writes_all_the_time_is_not_late(replicating: Replication, monkeypat
 
 
 def test_an_error_is_told_until_everything_has_arrived(replicating: Replication) -> None:
+    """Everything that there was then: people go on writing."""
     replicating._note("no space left on device")
     replicating._count(Position(2, 1))
     assert replicating.lag_seconds == 0  # it is still early for that
     assert replicating.error == "it is full"
-    replicating._count(Position(3, 2))
+    replicating._count(Position(3, 1))
     assert replicating.error == "it is full"
-    replicating._count(Position(3, 3))
+    replicating._count(Position(4, 2))
     assert replicating.error is None
 
 

@@ -130,22 +130,28 @@ async def test_a_time_that_something_is_missing_before_is_not_taken_for_an_earli
     machine.start()
     person = Person(machine)
     newest: list[Path] = []
+    times: list[str] = []
     for words in ("One", "Two", "Three"):
         person.say(machine, words)
         await replicated(machine)
         newest.append(max(objects(folder_target, "0")))
         await asyncio.sleep(2.5)  # Litestream writes one state in a second
-    at = to_text(now())
+        times.append(to_text(now()))
     machine.lose()
     whole, copy = machine.folder.parent / "whole.db", machine.folder.parent / "copy.db"
-    assert operator.run("restore", "--at", at, "--to", str(whole)).status == 0
-    same_changes = [path for path in objects(folder_target, "[1-9]") if path.name[17:33] >= newest[1].name[:16]]
-    for path in (newest[1], *same_changes):
+    assert operator.run("restore", "--at", times[2], "--to", str(whole)).status == 0
+    missing = [path for path in objects(folder_target, "0") if newest[0].name < path.name <= newest[1].name]
+    same_changes = [path for path in objects(folder_target, "[1-9]") if path.name[17:33] > newest[0].name[17:33]]
+    for path in (*missing, *same_changes):
         path.unlink()
-    assert "Something of that time is missing" in operator.refuse("restore", "--at", at)
-    said = operator.refuse("restore", "--at", at, "--to", str(copy))
-    assert "Something of that time is missing" in said
-    assert not await asyncio.to_thread(copy.exists)
+    for time in times[1:]:  # within what is missing, and behind it
+        assert "is missing at" in operator.refuse("restore", "--at", time)
+    copy.write_text("somebody's")
+    (said,) = {operator.refuse("restore", "--at", time, "--to", str(whole.with_name("new.db"))) for time in times[1:]}
+    done = operator.run("restore", "--at", times[2], "--to", str(copy), "--force")
+    assert done.status == 0, done.err
+    copy.unlink()
+    assert not await asyncio.to_thread(whole.with_name("new.db").exists)
     (earlier,) = re.findall(r"`yral-chat (restore --at \S+)`", said)
     done = operator.run(*earlier.split(), "--to", str(copy))
     assert done.status == 0, done.err

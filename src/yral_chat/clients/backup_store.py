@@ -342,8 +342,11 @@ class BackupStore:
 
     @property
     def _is_absent(self) -> bool:
-        """Whether it is a folder that is not there: what is read makes none."""
-        return self.target.bucket is None and not Path(self.target.path).exists()
+        """Whether it is a folder that is not there: what is read makes none. Raises BackupStoreError."""
+        try:
+            return self.target.bucket is None and not Path(self.target.path).exists()
+        except OSError as error:  # of a disk that is broken, or a server that is away
+            raise BackupStoreError(reason_of(str(error))) from error
 
     @cached_property
     def _store(self) -> "S3Store | LocalStore":

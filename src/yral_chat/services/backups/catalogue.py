@@ -15,7 +15,6 @@ that is damaged keeps nobody from a backup that is whole.
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from typing import Final, Literal, TypeVar
 
@@ -73,6 +72,7 @@ class Catalogue:
     def __init__(self, store: BackupStore) -> None:
         self._store = store
         self._one_changes = asyncio.Lock()  # an entry that was read and is to be written
+        self._known: Entry | None = None  # as it was read or written last
 
     async def read(self) -> Entry | None:
         """The database whose backup this is, as both files say; None without a marker. Raises CatalogueDamaged."""
@@ -80,7 +80,7 @@ class Catalogue:
         if stored is None:
             return None
         marker = _decode(stored.data, Marker, CURRENT)
-        entry = await self._read_entry(marker.database_id)
+        entry = await self.entry(marker.database_id)
         if entry is None:
             raise CatalogueDamaged(f"{CURRENT} names a database whose {entry_key(marker.database_id)} is missing")
         return entry
@@ -90,21 +90,12 @@ class Catalogue:
         try:
             return await self.read()
         except CatalogueDamaged:
-            with suppress(CatalogueDamaged):
-                if found := by_time(await self.list_databases()):
-                    return found[-1][0]
+            if found := by_time(await self.list_recovered()):
+                return found[-1][0]
             raise
 
     async def entry(self, database_id: str) -> Entry | None:
-        """Of one database; from its folders where the file is damaged or gone. None: there is nothing of it."""
-        try:
-            found = await self._read_entry(database_id)
-        except CatalogueDamaged:
-            if (found := await self._entry_of_folders(database_id)) is None:
-                raise
-        return found or await self._entry_of_folders(database_id)
-
-    async def _read_entry(self, database_id: str) -> Entry | None:
+        """What its file says. Raises CatalogueDamaged."""
         key = entry_key(database_id)
         stored = await self._store.get(key)
         if stored is None:
@@ -114,33 +105,69 @@ class Catalogue:
             raise CatalogueDamaged(f"{key} is damaged")
         return entry
 
-    async def _entry_of_folders(self, database_id: str) -> Entry | None:
-        times = {name: made_at(name) for name in sorted(await self._store.folders(database_id))}
+    async def list_recovered(self) -> list[Entry]:
+        """As `list_databases`, also those whose file is damaged or gone, as far as their folders tell."""
+        names = [one for one in sorted(await self._store.folders("")) if made_at(one) is not None]
+        return [entry for one in names if (entry := await self._recover(one)) is not None]
+
+    async def _recover(self, database_id: str) -> Entry | None:
+        try:
+            found = await self.entry(database_id)
+        except CatalogueDamaged:
+            found = None
+        if found is not None:
+            return found
+        times = {one: made_at(one) for one in sorted(await self._store.folders(database_id))}
         generations = [
-            Generation(name, to_text(at), "found", has_arrived=True) for name, at in times.items() if at is not None
+            Generation(one, to_text(at), "found", has_arrived=True)
+            for one, at in times.items()
+            if at is not None and await self._has_changes(place(database_id, one))
         ]
         return Entry(database_id, tuple(generations)) if generations else None
 
-    async def keep(self, known: Entry, generation_id: str) -> Entry | None:
-        """Writes both files anew where one is not what was written, as `known` says; returns what they say now.
+    async def keep(self, database_id: str, generation: Generation) -> bool:
+        """Whether this is the place where that generation lies. Of the two files that say so one that is damaged or
+        gone is written anew, by what the other says and what was here when we last looked.
 
-        None: it is another place than it was, with neither of them, or with another database.
+        Raises CatalogueDamaged where neither can be read.
         """
         async with self._one_changes:
-            if await self._store.get(CURRENT) is None and await self._store.get(entry_key(known.database_id)) is None:
-                return None
-            try:
-                found = await self.read()
-                if found is not None and found.database_id != known.database_id:
-                    return None
-                if found is not None and any(one.id == generation_id for one in found.generations):
-                    return found
-            except CatalogueDamaged:
-                pass
-            log.error("backup.catalogue_written_anew", target=self._store.target.name)
-            await self._put(known, known.generations)
-            await self._mark(known.database_id)
-            return known
+            marker, entry = await self._marked(), await self._entry_or_damage(database_id)
+            if marker is None and entry is None:
+                return False
+            is_marked = isinstance(marker, Marker) and marker.database_id == database_id
+            is_listed = isinstance(entry, Entry) and any(one.id == generation.id for one in entry.generations)
+            # What is whole and of something else is not ours to change.
+            if isinstance(entry, Entry) and not is_listed:
+                return False
+            if isinstance(marker, Marker) and not is_marked and not await self._store.is_empty(marker.database_id):
+                return False
+            if not is_marked and not is_listed:
+                raise CatalogueDamaged(f"{CURRENT} and {entry_key(database_id)} are damaged")
+            if isinstance(entry, Entry):
+                self._known = entry
+            else:
+                log.error("backup.catalogue_mended", key=entry_key(database_id))
+                known = self._known.generations if self._known and self._known.database_id == database_id else ()
+                is_known = any(one.id == generation.id for one in known)
+                await self._put(Entry(database_id, ()), known if is_known else (*known, generation))
+            if not is_marked:
+                log.error("backup.catalogue_mended", key=CURRENT)
+                await self._mark(database_id)
+            return True
+
+    async def _marked(self) -> "Marker | CatalogueDamaged | None":
+        stored = await self._store.get(CURRENT)
+        try:
+            return None if stored is None else _decode(stored.data, Marker, CURRENT)
+        except CatalogueDamaged as error:
+            return error
+
+    async def _entry_or_damage(self, database_id: str) -> "Entry | CatalogueDamaged | None":
+        try:
+            return await self.entry(database_id)
+        except CatalogueDamaged as error:
+            return error
 
     async def has_objects(self) -> bool:
         """Whether there is anything but a lease and probes: a backup whose marker is gone, or somebody else's files."""
@@ -153,7 +180,7 @@ class Catalogue:
         """A new generation of this database, which becomes the present one."""
         generation = Generation(new_id(), to_text(now()), reason)
         async with self._one_changes:
-            entry = await self.entry(database_id) or Entry(database_id, ())
+            entry = await self._recover(database_id) or Entry(database_id, ())
             await self._put(entry, (*entry.generations, generation))
         await self._mark(database_id)
         return generation
@@ -162,12 +189,13 @@ class Catalogue:
         await self._store.put(CURRENT, msgspec.json.encode(Marker(database_id, to_text(now()))))
 
     async def note_arrived(self, database_id: str, generation_id: str) -> bool:
-        """Writes down that something of this generation is there; False while nothing is."""
+        """Writes down that something of this generation is there; False while nothing is, or nothing to write into."""
         if not await self._has_changes(place(database_id, generation_id)):
             return False
         async with self._one_changes:
-            if entry := await self._read_entry(database_id):
-                await self._put(entry, (_arrived(one, generation_id) for one in entry.generations))
+            if (entry := await self.entry(database_id)) is None:
+                return False
+            await self._put(entry, (_arrived(one, generation_id) for one in entry.generations))
         return True
 
     async def _has_changes(self, prefix: str) -> bool:
@@ -179,6 +207,7 @@ class Catalogue:
     async def _put(self, entry: Entry, generations: Iterable[Generation]) -> None:
         changed = msgspec.structs.replace(entry, generations=tuple(generations))
         await self._store.put(entry_key(entry.database_id), msgspec.json.encode(changed))
+        self._known = changed
 
     async def forget_before(self, oldest: int, present: str) -> list[str]:
         """Deletes generations of every database that were followed by another one before `oldest` (microseconds since
@@ -214,8 +243,8 @@ class Catalogue:
 
     async def list_databases(self) -> list[Entry]:
         """All that have ever been backed up here, the newest last."""
-        names = sorted(await self._store.folders(""))
-        return [entry for name in names if (entry := await self.entry(name)) is not None]
+        keys = [key async for key, _, _ in self._store.list() if key.endswith("/database.json")]
+        return [entry for key in sorted(keys) if (entry := await self.entry(key.split("/")[0])) is not None]
 
 
 def by_time(entries: Iterable[Entry]) -> list[tuple[Entry, Generation]]:

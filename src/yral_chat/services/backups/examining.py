@@ -49,7 +49,7 @@ async def _look(store: BackupStore) -> Advice:
     if store.target.bucket is None and not await asyncio.to_thread(Path(store.target.path).exists):
         return Advice(f"{store.target.name}, which the first start makes")
     try:
-        entry = await Catalogue(store).current()
+        entry = await Catalogue(store).read()
     except BackupStoreError as error:
         return Advice(f"{store.target.name}: {error.reason}", "see BACKUP_URL and the settings beside it", is_bad=True)
     return Advice(f"{store.target.name}, {'nothing yet' if entry is None else 'with a backup'}")

@@ -39,6 +39,12 @@ def find_gaps(files: Sequence[LtxFile], expected: int = 0) -> list[Finding]:
     ]
 
 
+def is_followed_by_gap(files: Sequence[LtxFile], txid: int) -> bool:
+    """Whether something later is there, and what would lead to it from this transaction is not."""
+    changes = [file for file in files if file.level < SNAPSHOTS and last(file) > txid]
+    return bool(changes) and not any(first(file) <= txid + 1 for file in changes)
+
+
 def first(file: LtxFile) -> int:
     return int(file.min_txid, 16)
 

@@ -50,6 +50,8 @@ class Replication:
         self._level_at = time.monotonic()  # since when the oldest of them waits, or when last everything had arrived
         self._answered_at = time.monotonic()
         self._last_error: str | None = None
+        self._error_txid: int | None = None  # what has to arrive for it to be over; None: that is yet to be asked
+        self._one_stops = asyncio.Lock()
 
     def start(self) -> None:
         """Returns at once: whether the bucket answers is seen by `state`."""
@@ -60,18 +62,19 @@ class Replication:
 
         `may_start`: for that Litestream is started once more where it does not run.
         """
-        if not self._tasks:
-            return
-        self._stopping.set()
-        self._tasks[1].cancel()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_SECONDS):
-                await self._send_last(may_start)
-        await self._litestream.stop()
-        if not self._is_running:  # it is still being started
-            self._tasks[0].cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        async with self._one_stops:
+            if not self._tasks:
+                return
+            self._stopping.set()
+            self._tasks[1].cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_SECONDS):
+                    await self._send_last(may_start)
+            await self._litestream.stop()
+            if not self._is_running:  # it is still being started
+                self._tasks[0].cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
 
     async def _send_last(self, may_start: bool) -> None:
         """One that was only just started would not do it by itself; one that was ended together with us did not."""
@@ -176,8 +179,10 @@ class Replication:
         if position.txid > max(position.replicated_txid, self._waiting[-1][0] if self._waiting else 0):
             self._waiting.append((position.txid, self._answered_at))
         self._level_at = self._waiting[0][1] if self._waiting else self._answered_at
-        if not self._waiting:
-            self._last_error = None
+        if self._last_error is not None and self._error_txid is None:
+            self._error_txid = position.txid
+        if self._error_txid is not None and self._error_txid <= position.replicated_txid:
+            self._last_error = self._error_txid = None
 
     async def _touch(self) -> None:
         """Each second Litestream reads its last file again, which is a whole snapshot until something is written."""
@@ -206,4 +211,4 @@ class Replication:
         self._metrics.backup_errors.labels(reason_of(error)).inc()
         if error != self._last_error:
             log.warning("backup.litestream_failed", error=error)
-        self._last_error = error
+        self._last_error, self._error_txid = error, None

@@ -38,8 +38,10 @@ async def bring_back(
     at: str | None = None,
     size: int = 0,
     progress: Progress = lambda _done, _total: None,
+    check: Callable[[Restored], None] = lambda _: None,
 ) -> Restored:
     """Restores to `path`, where nothing of value may be. `size` is that of the database, in bytes; 0: not known.
+    `check` may refuse what has come.
 
     Raises RestoreFailed; then `path` is as it was.
     """
@@ -50,6 +52,7 @@ async def bring_back(
         await asyncio.to_thread(require_room, path.parent, size)
         async with _watching(aside, size, progress):
             restored = await litestream.restore(aside, txid=txid, at=at)
+        check(restored)
         await asyncio.to_thread(_check, aside)
         await asyncio.to_thread(_put_in_place, aside, path)
     except ScratchUnusable as error:

@@ -27,7 +27,7 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database
 from yral_chat.db.inspection import find_installation
 from yral_chat.services.backups import erasures, restoring
-from yral_chat.services.backups.catalogue import Catalogue, Entry, Generation, Reason, find_newest, place, unmoved_since
+from yral_chat.services.backups.catalogue import Catalogue, Generation, Reason, find_newest, place, unmoved_since
 from yral_chat.services.backups.lease import Lease, LeaseTaken
 from yral_chat.services.backups.local import load_state, owner_of, put_back_state, save_state
 from yral_chat.services.backups.proving import Proving
@@ -149,7 +149,7 @@ class BackupService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.replication is not None:
-            await self.replication.stop(may_start=self.lost_to is None)
+            await self.replication.stop(may_start=self.lost_to is None and not self._is_elsewhere)
         if self._tasks and self.lost_to is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_SECONDS):
@@ -164,7 +164,7 @@ class BackupService:
         if self.lost_to is not None:
             return "down", "another service has taken the backup over"
         if self._is_elsewhere:
-            return "down", "what BACKUP_URL leads to is not the backup any more: nothing of it is there"
+            return "down", "what BACKUP_URL leads to is not the backup of this database any more"
         if state in ("down", "stopped"):
             return "down", "Litestream does not run" if error is None else f"Litestream does not run: {error}"
         if state == "lagging":
@@ -203,7 +203,7 @@ class BackupService:
         self._earlier = () if there.entry is None else there.entry.generations
         decision = decide(here, there, is_new=self._is_new)
         log.info("backup.start", decision=type(decision).__name__, target=there.name)
-        self.is_first = decision == Begin("first")
+        self.is_first = there.entry is None and decision == Begin("first")
         if self.is_first and here.database_id is None:  # as where BACKUP_URL has a slip of the pen in it
             log.warning("backup.none_found", target=there.name)
         await self._carry_out(decision)
@@ -306,37 +306,36 @@ class BackupService:
         """Mends the files that lead to the backup, and sees when the backup is not there: another disk is mounted, or
         none, or the bucket was emptied.
         """
-        known: Entry | None = None
+        generation, database_id = self._generation, self._database_id
+        if generation is None or database_id is None:
+            return
         while self.lost_to is None:
             with suppress(BackupStoreError):  # a target that does not answer is the lease's to tell
-                known = await self._look_again(known)
+                is_there = await self._catalogue.keep(database_id, generation)
+                if self.lost_to is None and is_there == self._is_elsewhere:
+                    await self._move(database_id, generation, is_there=is_there)
             if self._is_elsewhere and self.replication is not None:
                 await self.replication.cut_log()
-            await asyncio.sleep(self._settings.backup_lease_seconds)
+            await asyncio.sleep(self._look_seconds)
 
-    async def _look_again(self, known: Entry | None) -> Entry | None:
-        assert self._database_id is not None  # noqa: S101 - it is backed up
-        assert self._generation is not None  # noqa: S101
-        known = known or await self._catalogue.entry(self._database_id)
-        found = None if known is None else await self._catalogue.keep(known, self._generation.id)
-        if self._is_elsewhere != (found is None):
-            self._is_elsewhere = found is None
-            await (self._stand_by() if found is None else self._come_back())
-        return found or known
-
-    async def _stand_by(self) -> None:
-        """What Litestream would write there would be missing at the right place."""
-        log.error("backup.gone", target=self._store.target.name)
-        if self.replication is not None:
-            await self.replication.stop(may_start=False)
-
-    async def _come_back(self) -> None:
-        """Only one that starts anew sees what is missing."""
+    async def _move(self, database_id: str, generation: Generation, *, is_there: bool) -> None:
+        """What Litestream writes elsewhere would be missing at the right place; once that is there again, only one that
+        starts anew sees what it does not have.
+        """
+        self._is_elsewhere = not is_there
+        if not is_there:
+            log.error("backup.gone", target=self._store.target.name)
+            if self.replication is not None:
+                await self.replication.stop(may_start=False)
+            return
         log.info("backup.there_again", target=self._store.target.name)
         self._erasures_sent = -1
-        assert self._database_id is not None  # noqa: S101 - it was backed up
-        assert self._generation is not None  # noqa: S101
-        self._replicate(self._database_id, self._generation)
+        self._replicate(database_id, generation)
+
+    @property
+    def _look_seconds(self) -> float:
+        """A folder may be another disk from one moment to the next, and costs nothing to look at."""
+        return WATCH_SECONDS if self._store.target.bucket is None else self._settings.backup_lease_seconds
 
     async def _note_arrival(self) -> None:
         """From then on an empty place is no start that was cut: what was there is missing."""
@@ -360,7 +359,7 @@ class BackupService:
 
     async def _forget_old(self) -> None:
         oldest = now() - self._settings.backup_retention_days * 24 * 3600 * SECOND
-        if self._generation is None or self.lost_to is not None:
+        if self._generation is None or self.lost_to is not None or self._is_elsewhere:
             return
         for generation_id in await self._catalogue.forget_before(oldest, self._generation.id):
             log.info("backup.generation_forgotten", generation=generation_id)

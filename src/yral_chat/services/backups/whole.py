@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError, target_of
-from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, find_litestream
+from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, Restored, find_litestream
 from yral_chat.core.clock import SECOND, from_text, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db import copies
@@ -32,7 +32,7 @@ from yral_chat.services.backups.catalogue import (
     missing_text,
     place,
 )
-from yral_chat.services.backups.histories import last
+from yral_chat.services.backups.histories import is_followed_by_gap, last
 from yral_chat.services.backups.local import load_state, replacing
 from yral_chat.services.backups.proof import Finding
 from yral_chat.services.backups.restoring import Progress, RestoreFailed, Say
@@ -98,7 +98,7 @@ class Backups:
         """Every generation, the oldest first; the newest of the present database is last."""
         try:
             present = await self._catalogue.current()
-            entries = await self._catalogue.list_databases()
+            entries = await self._catalogue.list_recovered()
             if present is not None:
                 entries.sort(key=lambda entry: entry.database_id == present.database_id)
             return [
@@ -122,7 +122,7 @@ class Backups:
             present = await self._present()
             candidates = [(present, generation) for generation in present.generations]
             if at is not None:
-                candidates = by_time(await self._catalogue.list_databases())
+                candidates = by_time(await self._catalogue.list_recovered())
             for entry, generation in reversed(candidates):
                 if at is not None and from_text(generation.begun_at) > from_text(at):
                     continue
@@ -165,35 +165,43 @@ class Backups:
         except LitestreamError:  # nobody serves
             return await asyncio.to_thread(restoring.last_local_txid, litestream.database) or 0
 
-    async def restore_to(self, to: Path, at: str | None, progress: Progress, say: Say) -> Outcome:
-        """The newest state, or that of a time, as the new file `to`. `say` is told what is being done."""
+    async def restore_to(
+        self, to: Path, at: str | None, progress: Progress, say: Say, *, is_forced: bool = False
+    ) -> Outcome:
+        """The newest state, or that of a time, as the new file `to`. `say` is told what is being done.
+
+        Refuses where it is not sure that this is the state of that time, unless `is_forced`.
+        """
         entry, generation = await self.find(at)
         litestream = self.litestream(entry.database_id, generation)
         verifier = Verifier(self.store, litestream, place(entry.database_id, generation.id), self._settings)
         try:
-            size = await verifier.bytes_then(at)
+            size, files = await verifier.bytes_then(at), await litestream.files()
         except (BackupStoreError, LitestreamError) as error:
             raise self._unusable(error) from error
-        restored = await restoring.bring_back(litestream, to, at=at, size=size, progress=progress)
-        if at is not None:
-            await self._refuse_gap(litestream, to, restored.txid, at)
+
+        def check(restored: Restored) -> None:
+            if at is not None and not is_forced:
+                self._refuse_gap(files, int(restored.txid, 16), at)
+
+        restored = await restoring.bring_back(litestream, to, at=at, size=size, progress=progress, check=check)
         say("Looking at all of it.")
         contents = await asyncio.to_thread(look_at_contents, to)
         found = await asyncio.to_thread(examine, file_url(to), is_summed=False)
         return Outcome(to, generation, restored.txid, restored.duration_ms, contents, found, None)
 
-    async def _refuse_gap(self, litestream: Litestream, to: Path, txid: str, at: str) -> None:
-        """Litestream ends before what is missing, without a word. Raises RestoreFailed, and then `to` is gone."""
-        files = [file for file in await litestream.files() if file.at + SECOND <= from_text(at)]
-        there = [file for file in files if last(file) <= int(txid, 16)]
-        if max(map(last, files), default=0) <= int(txid, 16):
+    def _refuse_gap(self, files: Sequence[LtxFile], txid: int, at: str) -> None:
+        """Litestream ends before what is missing, without a word. Raises RestoreFailed.
+
+        The state of the very second in which that begins is still what was asked for.
+        """
+        end = max((file.at for file in files if last(file) <= txid), default=0) + SECOND - 1
+        if from_text(at) <= end or not is_followed_by_gap(files, txid):
             return
-        await asyncio.to_thread(restoring.remove_database, to)
-        latest = max(there, key=last).at + SECOND - 1 if there else from_text(at)
         raise RestoreFailed(
-            f"Something of that time is missing at {self.name}: what leads to it ends with transaction "
-            f"{int(txid, 16)}. Nothing was changed. `yral-chat restore --at {to_text(latest)}` brings that state, and "
-            "`yral-chat backup verify --all` says what is missing."
+            f"Something behind transaction {txid} is missing at {self.name}, so that this may not be the state of that "
+            f"time. Nothing was changed. `yral-chat restore --at {to_text(end)}` brings the last one that is sure, and "
+            "--force this one; `yral-chat backup verify --all` says what is missing."
         )
 
     async def restore_in_place(self, at: str | None, progress: Progress, say: Say, *, is_forced: bool) -> Outcome:
@@ -207,7 +215,7 @@ class Backups:
         try:
             present = await self._present()
             newest = await find_newest(present, self.litestream)
-            outcome = await self.restore_to(waiting, at, progress, say)
+            outcome = await self.restore_to(waiting, at, progress, say, is_forced=is_forced)
             if not is_forced:
                 refuse_damaged(outcome)
                 await asyncio.to_thread(refuse_newer, path, outcome.contents)
