@@ -312,7 +312,7 @@ class BackupService:
         while self.lost_to is None:
             with suppress(BackupStoreError):  # a target that does not answer is the lease's to tell
                 is_there = await self._catalogue.keep(database_id, generation)
-                if self.lost_to is None and is_there == self._is_elsewhere:
+                if is_there == self._is_elsewhere:
                     await self._move(database_id, generation, is_there=is_there)
             if self._is_elsewhere and self.replication is not None:
                 await self.replication.cut_log()
@@ -322,6 +322,8 @@ class BackupService:
         """What Litestream writes elsewhere would be missing at the right place; once that is there again, only one that
         starts anew sees what it does not have.
         """
+        if self.lost_to is not None:  # meanwhile: the place is another's
+            return
         self._is_elsewhere = not is_there
         if not is_there:
             log.error("backup.gone", target=self._store.target.name)
