@@ -1,0 +1,129 @@
+"""The two files that lead to a backup, as who serves looks at them: what is mended, and what is left alone."""
+
+import pytest
+
+from tests.backups.test_seen import at
+from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.litestream import LtxFile
+from yral_chat.core.clock import DAY, now
+from yral_chat.core.ids import new_id
+from yral_chat.services.backups.catalogue import (
+    CURRENT,
+    Catalogue,
+    CatalogueDamaged,
+    Generation,
+    entry_key,
+    place,
+)
+from yral_chat.services.backups.histories import SNAPSHOTS, is_followed_by_gap
+
+
+class Backed:
+    """A database with two generations, of which the second is being written."""
+
+    def __init__(self, store: BackupStore, catalogue: Catalogue, generation: Generation, database_id: str) -> None:
+        self.store = store
+        self.catalogue = catalogue
+        self.generation = generation
+        self.database_id = database_id
+
+    async def keep(self) -> bool:
+        return await self.catalogue.keep(self.database_id, self.generation)
+
+    async def ids(self, database_id: str) -> list[str]:
+        entry = await self.catalogue.entry(database_id)
+        return [] if entry is None else [one.id for one in entry.generations]
+
+
+@pytest.fixture
+async def backed(folder_target: Target) -> Backed:
+    store, database_id = BackupStore(folder_target), new_id()
+    catalogue = Catalogue(store)
+    for reason in ("first", "restored"):
+        generation = await catalogue.begin(database_id, reason)
+        await store.put(f"{place(database_id, generation.id)}/ltx/0/1.ltx", b"")
+    return Backed(store, catalogue, generation, database_id)
+
+
+@pytest.mark.parametrize("data", [b"{", None])
+async def test_the_one_that_is_gone_or_damaged_is_mended(backed: Backed, data: bytes | None) -> None:
+    before = await backed.ids(backed.database_id)
+    assert await backed.keep()
+    for key in (CURRENT, entry_key(backed.database_id)):
+        await (backed.store.delete(key) if data is None else backed.store.put(key, data))
+        assert await backed.keep()
+        entry = await backed.catalogue.read()
+        assert entry is not None
+        assert [one.id for one in entry.generations] == before
+
+
+async def test_what_arrived_since_the_last_look_is_not_forgotten(backed: Backed) -> None:
+    assert await backed.keep()
+    assert await backed.catalogue.note_arrived(backed.database_id, backed.generation.id)
+    await backed.store.put(entry_key(backed.database_id), b"{")
+    assert await backed.keep()
+    entry = await backed.catalogue.entry(backed.database_id)
+    assert entry is not None
+    assert entry.generations[-1].has_arrived
+
+
+async def test_where_neither_is_it_is_another_place(backed: Backed) -> None:
+    for key in (CURRENT, entry_key(backed.database_id)):
+        await backed.store.delete(key)
+    assert not await backed.keep()
+    assert await backed.store.get(CURRENT) is None
+    assert not await backed.catalogue.note_arrived(backed.database_id, backed.generation.id)
+
+
+async def test_where_neither_can_be_read_nothing_is_written(backed: Backed) -> None:
+    for key in (CURRENT, entry_key(backed.database_id)):
+        await backed.store.put(key, b"{")
+    with pytest.raises(CatalogueDamaged):
+        await backed.keep()
+    stored = await backed.store.get(CURRENT)
+    assert stored is not None
+    assert stored.data == b"{"
+
+
+async def test_what_is_whole_and_of_something_else_is_left_alone(folder_target: Target, backed: Backed) -> None:
+    """Another database; and an older copy of this one, without what is being written."""
+    other, known = new_id(), await backed.ids(backed.database_id)
+    await Catalogue(backed.store).begin(other, "first")
+    assert not await backed.keep()
+    entry = await backed.catalogue.read()
+    assert entry is not None
+    assert entry.database_id == other
+    backed.generation = Generation(new_id(), backed.generation.begun_at, "restored")
+    await Catalogue(backed.store).begin(backed.database_id, "restored")
+    assert not await backed.keep()
+    assert (await backed.ids(backed.database_id))[:2] == known
+
+
+async def test_another_backup_below_this_one_is_nobodys_to_read_or_to_forget(backed: Backed) -> None:
+    below = f"staging/{backed.database_id}/{backed.generation.id}/ltx/0/1.ltx"
+    await backed.store.put(below, b"")
+    assert [entry.database_id for entry in await backed.catalogue.list_recovered()] == [backed.database_id]
+    later = Generation(new_id(), backed.generation.begun_at, "first")
+    assert await backed.catalogue.forget_before(now() + DAY, later.id) != []
+    assert await backed.store.get(below) is not None
+
+
+SNAPSHOT, HALF_MINUTE, SECOND_ONE, LATER = (
+    at(SNAPSHOTS, 1, 3, days=1), at(1, 4, 6, days=0.5), at(0, 7, 7, days=0), at(0, 9, 9, days=0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "txid", "expected"),
+    [
+        ((SNAPSHOT, HALF_MINUTE, SECOND_ONE), 6, False),
+        ((SNAPSHOT, HALF_MINUTE, SECOND_ONE), 7, False),
+        ((SNAPSHOT, HALF_MINUTE, SECOND_ONE, LATER), 7, True),
+        ((SNAPSHOT, SECOND_ONE), 3, True),
+        ((SNAPSHOT, HALF_MINUTE, at(SNAPSHOTS, 1, 9, days=0), LATER), 6, True),
+        ((SNAPSHOT, at(1, 3, 9, days=0)), 5, False),
+        ((), 5, False),
+    ],
+)
+def test_a_gap_shows_by_what_comes_behind_it(files: tuple[LtxFile, ...], txid: int, expected: bool) -> None:
+    assert is_followed_by_gap(files, txid) is expected
