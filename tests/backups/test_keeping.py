@@ -39,10 +39,10 @@ class Backed:
 async def backed(folder_target: Target) -> Backed:
     store, database_id = BackupStore(folder_target), new_id()
     catalogue = Catalogue(store)
-    for reason in ("first", "restored"):
-        generation = await catalogue.begin(database_id, reason)
+    generations = [await catalogue.begin(database_id, reason) for reason in ("first", "restored")]
+    for generation in generations:
         await store.put(f"{place(database_id, generation.id)}/ltx/0/1.ltx", b"")
-    return Backed(store, catalogue, generation, database_id)
+    return Backed(store, catalogue, generations[-1], database_id)
 
 
 @pytest.mark.parametrize("data", [b"{", None])
