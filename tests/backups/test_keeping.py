@@ -75,9 +75,39 @@ async def test_where_neither_is_it_is_another_place(backed: Backed) -> None:
     assert not await backed.catalogue.note_arrived(backed.database_id, backed.generation.id)
 
 
-async def test_where_neither_can_be_read_nothing_is_written(backed: Backed) -> None:
+async def test_both_are_mended_also_by_one_who_has_never_seen_them_whole(backed: Backed) -> None:
+    """After a start, which has read off the folders what there is."""
+    before = await backed.ids(backed.database_id)
     for key in (CURRENT, entry_key(backed.database_id)):
         await backed.store.put(key, b"{")
+    assert await Catalogue(backed.store).keep(backed.database_id, backed.generation)
+    assert await backed.ids(backed.database_id) == before
+    assert await backed.catalogue.read() is not None
+
+
+async def test_one_without_a_file_is_not_forgotten_whole(backed: Backed) -> None:
+    await backed.store.delete(entry_key(backed.database_id))
+    await backed.catalogue._forget(backed.database_id, (await backed.store.folders(backed.database_id))[0])
+    assert not await backed.store.is_empty(place(backed.database_id, backed.generation.id))
+
+
+async def test_a_damaged_one_of_another_database_keeps_nobody_from_tidying(backed: Backed) -> None:
+    await backed.store.put(entry_key(new_id()), b"{")
+    await backed.store.put(f"{backed.database_id}/copy/database.json", b"{}")
+    assert [entry.database_id for entry in await backed.catalogue.list_databases()] == [backed.database_id]
+
+
+async def test_a_marker_of_a_database_that_is_gone_leads_to_no_older_one(backed: Backed) -> None:
+    gone = new_id()
+    await Catalogue(backed.store).begin(gone, "first")
+    await backed.store.delete_all(gone)
+    with pytest.raises(CatalogueDamaged, match=gone):
+        await backed.catalogue.current()
+
+
+async def test_where_neither_says_it_nothing_is_written(backed: Backed) -> None:
+    await backed.store.put(CURRENT, b"{")
+    await backed.store.delete(entry_key(backed.database_id))
     with pytest.raises(CatalogueDamaged):
         await backed.keep()
     stored = await backed.store.get(CURRENT)
@@ -122,6 +152,9 @@ SNAPSHOT, HALF_MINUTE, SECOND_ONE, LATER = (
         ((SNAPSHOT, SECOND_ONE), 3, True),
         ((SNAPSHOT, HALF_MINUTE, at(SNAPSHOTS, 1, 9, days=0), LATER), 6, True),
         ((SNAPSHOT, at(1, 3, 9, days=0)), 5, False),
+        ((SNAPSHOT, HALF_MINUTE, at(0, 4, 4, days=0), at(0, 6, 6, days=0)), 4, True),
+        ((SNAPSHOT, at(SNAPSHOTS, 1, 9, days=0)), 3, True),
+        ((SNAPSHOT, HALF_MINUTE, at(SNAPSHOTS, 1, 6, days=0)), 6, False),
         ((), 5, False),
     ],
 )

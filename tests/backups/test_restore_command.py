@@ -137,6 +137,7 @@ async def test_a_time_that_something_is_missing_before_is_not_taken_for_an_earli
         newest.append(max(objects(folder_target, "0")))
         await asyncio.sleep(2.5)  # Litestream writes one state in a second
         times.append(to_text(now()))
+    machine.service.stop()
     machine.lose()
     whole, copy = machine.folder.parent / "whole.db", machine.folder.parent / "copy.db"
     assert operator.run("restore", "--at", times[2], "--to", str(whole)).status == 0
@@ -150,10 +151,11 @@ async def test_a_time_that_something_is_missing_before_is_not_taken_for_an_earli
     (said,) = {operator.refuse("restore", "--at", time, "--to", str(whole.with_name("new.db"))) for time in times[1:]}
     done = operator.run("restore", "--at", times[2], "--to", str(copy), "--force")
     assert done.status == 0, done.err
+    assert "is missing at" in done.out
     copy.unlink()
     assert not await asyncio.to_thread(whole.with_name("new.db").exists)
-    (earlier,) = re.findall(r"`yral-chat (restore --at \S+)`", said)
-    done = operator.run(*earlier.split(), "--to", str(copy))
+    (earlier,) = re.findall(r"--at (\S+),", said)
+    done = operator.run("restore", "--at", earlier, "--to", str(copy))
     assert done.status == 0, done.err
     with closing(load_driver().connect(str(copy))) as connection:
         said_then = connection.execute("SELECT content FROM messages WHERE role = 'user' ORDER BY seq").fetchall()

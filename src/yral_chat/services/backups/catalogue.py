@@ -72,7 +72,7 @@ class Catalogue:
     def __init__(self, store: BackupStore) -> None:
         self._store = store
         self._one_changes = asyncio.Lock()  # an entry that was read and is to be written
-        self._known: Entry | None = None  # as it was read or written last
+        self._known: dict[str, Entry] = {}  # by database, as it was read or written last
 
     async def read(self) -> Entry | None:
         """The database whose backup this is, as both files say; None without a marker. Raises CatalogueDamaged."""
@@ -86,13 +86,22 @@ class Catalogue:
         return entry
 
     async def current(self) -> Entry | None:
-        """The same, also where one of the files is damaged. Raises CatalogueDamaged where no folder says it either."""
+        """The same, also where a file is damaged. Raises CatalogueDamaged where no folder says it either.
+
+        A marker that is whole is believed: where its database is gone, an older one is not the answer.
+        """
         try:
             return await self.read()
         except CatalogueDamaged:
-            if found := by_time(await self.list_recovered()):
-                return found[-1][0]
-            raise
+            marker = await self._marked()
+            if isinstance(marker, Marker):
+                found = await self._recover(marker.database_id)
+            else:
+                pairs = by_time(await self.list_recovered())
+                found = pairs[-1][0] if pairs else None
+            if found is None:
+                raise
+            return found
 
     async def entry(self, database_id: str) -> Entry | None:
         """What its file says. Raises CatalogueDamaged."""
@@ -129,7 +138,7 @@ class Catalogue:
         """Whether this is the place where that generation lies. Of the two files that say so one that is damaged or
         gone is written anew, by what the other says and what was here when we last looked.
 
-        Raises CatalogueDamaged where neither can be read.
+        Raises CatalogueDamaged where neither says it.
         """
         async with self._one_changes:
             marker, entry = await self._marked(), await self._entry_or_damage(database_id)
@@ -142,15 +151,15 @@ class Catalogue:
                 return False
             if isinstance(marker, Marker) and not is_marked and not await self._store.is_empty(marker.database_id):
                 return False
-            if not is_marked and not is_listed:
-                raise CatalogueDamaged(f"{CURRENT} and {entry_key(database_id)} are damaged")
+            if not is_marked and entry is None:  # nothing says that it is this database's place
+                raise CatalogueDamaged(f"{CURRENT} is damaged, and {entry_key(database_id)} is gone")
             if isinstance(entry, Entry):
-                self._known = entry
+                self._known[database_id] = entry
             else:
                 log.error("backup.catalogue_mended", key=entry_key(database_id))
-                known = self._known.generations if self._known and self._known.database_id == database_id else ()
-                is_known = any(one.id == generation.id for one in known)
-                await self._put(Entry(database_id, ()), known if is_known else (*known, generation))
+                known = self._known.get(database_id) or await self._recover(database_id) or Entry(database_id, ())
+                is_known = any(one.id == generation.id for one in known.generations)
+                await self._put(known, known.generations if is_known else (*known.generations, generation))
             if not is_marked:
                 log.error("backup.catalogue_mended", key=CURRENT)
                 await self._mark(database_id)
@@ -207,7 +216,7 @@ class Catalogue:
     async def _put(self, entry: Entry, generations: Iterable[Generation]) -> None:
         changed = msgspec.structs.replace(entry, generations=tuple(generations))
         await self._store.put(entry_key(entry.database_id), msgspec.json.encode(changed))
-        self._known = changed
+        self._known[entry.database_id] = changed
 
     async def forget_before(self, oldest: int, present: str) -> list[str]:
         """Deletes generations of every database that were followed by another one before `oldest` (microseconds since
@@ -234,7 +243,8 @@ class Catalogue:
         """Its objects go first: what is cut in between is repeated."""
         await self._store.delete_all(place(database_id, generation_id))
         async with self._one_changes:
-            entry = await self.entry(database_id) or Entry(database_id, ())
+            if (entry := await self.entry(database_id)) is None:  # just now: nobody knows what else it has
+                return
             left = [one for one in entry.generations if one.id != generation_id]
             if left:
                 await self._put(entry, left)
@@ -242,9 +252,9 @@ class Catalogue:
                 await self._store.delete_all(database_id)
 
     async def list_databases(self) -> list[Entry]:
-        """All that have ever been backed up here, the newest last."""
-        keys = [key async for key, _, _ in self._store.list() if key.endswith("/database.json")]
-        return [entry for key in sorted(keys) if (entry := await self.entry(key.split("/")[0])) is not None]
+        """All that have ever been backed up here, the newest last, but those whose file is damaged."""
+        entries = [await self._entry_or_damage(name) for name in sorted(await self._store.folders(""))]
+        return [entry for entry in entries if isinstance(entry, Entry)]
 
 
 def by_time(entries: Iterable[Entry]) -> list[tuple[Entry, Generation]]:

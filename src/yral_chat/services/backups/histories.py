@@ -40,9 +40,15 @@ def find_gaps(files: Sequence[LtxFile], expected: int = 0) -> list[Finding]:
 
 
 def is_followed_by_gap(files: Sequence[LtxFile], txid: int) -> bool:
-    """Whether something later is there, and what would lead to it from this transaction is not."""
-    changes = [file for file in files if file.level < SNAPSHOTS and last(file) > txid]
-    return bool(changes) and not any(first(file) <= txid + 1 for file in changes)
+    """Whether something later is there, and what would lead to it from this transaction is not: in one of the levels,
+    or in all. A snapshot leads to its own state only.
+    """
+    changes = sorted((file for file in files if file.level < SNAPSHOTS), key=lambda file: (file.level, first(file)))
+    is_led_on = any(first(file) <= txid + 1 <= last(file) for file in changes)
+    is_cut = any(
+        one.level == other.level and last(one) <= txid and txid + 1 < first(other) for one, other in pairwise(changes)
+    )
+    return is_cut or (not is_led_on and any(last(file) > txid for file in files))
 
 
 def first(file: LtxFile) -> int:

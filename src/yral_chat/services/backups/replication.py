@@ -57,19 +57,20 @@ class Replication:
         """Returns at once: whether the bucket answers is seen by `state`."""
         self._tasks = [asyncio.create_task(self._run_forever()), asyncio.create_task(self._watch_forever())]
 
-    async def stop(self, *, may_start: bool = True) -> None:
+    async def stop(self, *, may_start: bool = True, is_sending: bool = True) -> None:
         """Call it once the database is closed: the last changes are sent first, within bounds.
 
-        `may_start`: for that Litestream is started once more where it does not run.
+        `may_start`: for that Litestream is started once more where it does not run. Without `is_sending` they are not.
         """
         async with self._one_stops:
             if not self._tasks:
                 return
             self._stopping.set()
             self._tasks[1].cancel()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LAST_SECONDS):
-                    await self._send_last(may_start)
+            if is_sending:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_SECONDS):
+                        await self._send_last(may_start)
             await self._litestream.stop()
             if not self._is_running:  # it is still being started
                 self._tasks[0].cancel()

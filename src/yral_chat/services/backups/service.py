@@ -27,7 +27,15 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database
 from yral_chat.db.inspection import find_installation
 from yral_chat.services.backups import erasures, restoring
-from yral_chat.services.backups.catalogue import Catalogue, Generation, Reason, find_newest, place, unmoved_since
+from yral_chat.services.backups.catalogue import (
+    Catalogue,
+    CatalogueDamaged,
+    Generation,
+    Reason,
+    find_newest,
+    place,
+    unmoved_since,
+)
 from yral_chat.services.backups.lease import Lease, LeaseTaken
 from yral_chat.services.backups.local import load_state, owner_of, put_back_state, save_state
 from yral_chat.services.backups.proving import Proving
@@ -83,6 +91,7 @@ class BackupService:
         self._generation: Generation | None = None
         self._earlier: Sequence[Generation] = ()  # of the database that the target has
         self._is_elsewhere = False  # what is at the target is not what was there
+        self._damage: str | None = None  # of the files that lead to the backup
         self._erasures_sent = -1  # bytes of their log; -1: nothing is known
         self._tasks: list[asyncio.Task[None]] = []
         self.replication: Replication | None = None
@@ -135,11 +144,13 @@ class BackupService:
                 await asyncio.to_thread(save_state, self._settings.data_dir, state)
                 litestream = self._litestream(database_id, generation)
                 await asyncio.to_thread(restoring.remove_folder, litestream.state_path)
+                if self.lost_to is not None:
+                    raise BackupUnusable(self.lost_to)
                 self._replicate(database_id, generation)
         except BackupStoreError as error:
             raise BackupUnusable(f"The backup at {self._store.target.name} cannot be used: {error.reason}.") from error
         chores = (self._keep_erasures_sent(), self._note_arrival(), self._keep_catalogue(), self._tidy())
-        self._tasks = [asyncio.create_task(chore) for chore in chores]
+        self._tasks += [asyncio.create_task(chore) for chore in chores]
         self.proving.start()
 
     async def end(self) -> None:
@@ -169,6 +180,8 @@ class BackupService:
             return "down", "Litestream does not run" if error is None else f"Litestream does not run: {error}"
         if state == "lagging":
             return "degraded", f"changes do not arrive at the backup: {error or 'nobody says why'}"
+        if self._damage is not None:
+            return "degraded", self._damage
         if self.proving.has_failed:
             return "degraded", "the last drill has found something wrong"
         if self.proving.is_stale:
@@ -310,10 +323,15 @@ class BackupService:
         if generation is None or database_id is None:
             return
         while self.lost_to is None:
-            with suppress(BackupStoreError):  # a target that does not answer is the lease's to tell
+            try:
                 is_there = await self._catalogue.keep(database_id, generation)
+                self._damage = None
                 if is_there == self._is_elsewhere:
                     await self._move(database_id, generation, is_there=is_there)
+            except CatalogueDamaged as error:
+                self._damage = error.reason
+            except BackupStoreError:
+                pass  # a target that does not answer is the lease's to tell
             if self._is_elsewhere and self.replication is not None:
                 await self.replication.cut_log()
             await asyncio.sleep(self._look_seconds)
@@ -328,7 +346,7 @@ class BackupService:
         if not is_there:
             log.error("backup.gone", target=self._store.target.name)
             if self.replication is not None:
-                await self.replication.stop(may_start=False)
+                await self.replication.stop(may_start=False, is_sending=False)
             return
         log.info("backup.there_again", target=self._store.target.name)
         self._erasures_sent = -1

@@ -181,8 +181,11 @@ class Backups:
             raise self._unusable(error) from error
 
         def check(restored: Restored) -> None:
-            if at is not None and not is_forced:
-                self._refuse_gap(files, int(restored.txid, 16), at)
+            doubt = None if at is None else self._doubt(files, int(restored.txid, 16), at)
+            if doubt and not is_forced:
+                raise RestoreFailed(f"{doubt} Nothing was changed.")
+            if doubt:
+                say(doubt)
 
         restored = await restoring.bring_back(litestream, to, at=at, size=size, progress=progress, check=check)
         say("Looking at all of it.")
@@ -190,18 +193,17 @@ class Backups:
         found = await asyncio.to_thread(examine, file_url(to), is_summed=False)
         return Outcome(to, generation, restored.txid, restored.duration_ms, contents, found, None)
 
-    def _refuse_gap(self, files: Sequence[LtxFile], txid: int, at: str) -> None:
-        """Litestream ends before what is missing, without a word. Raises RestoreFailed.
-
-        The state of the very second in which that begins is still what was asked for.
+    def _doubt(self, files: Sequence[LtxFile], txid: int, at: str) -> str | None:
+        """Litestream ends before what is missing, without a word. None where the state up to `txid` is that of `at`, or
+        of the second in which what is missing begins.
         """
         end = max((file.at for file in files if last(file) <= txid), default=0) + SECOND - 1
         if from_text(at) <= end or not is_followed_by_gap(files, txid):
-            return
-        raise RestoreFailed(
+            return None
+        return (
             f"Something behind transaction {txid} is missing at {self.name}, so that this may not be the state of that "
-            f"time. Nothing was changed. `yral-chat restore --at {to_text(end)}` brings the last one that is sure, and "
-            "--force this one; `yral-chat backup verify --all` says what is missing."
+            f"time: the last that is sure is that of --at {to_text(end)}, and `yral-chat backup verify --all` says "
+            "what is missing."
         )
 
     async def restore_in_place(self, at: str | None, progress: Progress, say: Say, *, is_forced: bool) -> Outcome:
