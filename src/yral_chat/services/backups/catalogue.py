@@ -120,11 +120,8 @@ class Catalogue:
         return [entry for one in names if (entry := await self._recover(one)) is not None]
 
     async def _recover(self, database_id: str) -> Entry | None:
-        try:
-            found = await self.entry(database_id)
-        except CatalogueDamaged:
-            found = None
-        if found is not None:
+        found = await self._entry_or_damage(database_id)
+        if isinstance(found, Entry):
             return found
         times = {one: made_at(one) for one in sorted(await self._store.folders(database_id))}
         generations = [
