@@ -84,7 +84,7 @@ def test_dumps_step_by_step(service: Service, operator: Operator, postgres: Priv
     client.close()
     runbook = steps()
     shown = operator.follow(runbook["Dumps"][0])
-    assert re.search(r"^Dumped to .*^server      up$.*^dumps       1, .*^1 dumps\. Sound\.$", shown, re.M | re.S), shown
+    assert re.search(r"^Dumped to .*^server      up$.*^dumps       1, .*^1 dump\. Sound\.$", shown, re.M | re.S), shown
     assert "Proven: " in operator.follow(runbook["Proof"][0])
     service.stop()
     by_command, by_hand = postgres.create_database(), postgres.create_database()
