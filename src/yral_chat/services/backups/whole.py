@@ -197,7 +197,7 @@ class Backups:
         """Litestream ends before what is missing, without a word. None where the state up to `txid` is that of `at`, or
         of the second in which what is missing begins.
         """
-        end = max((file.at for file in files if last(file) <= txid), default=0) + SECOND - 1
+        end = max((file.at for file in files if last(file) <= txid), default=0) + SECOND
         if from_text(at) <= end or not is_followed_by_gap(files, txid):
             return None
         return (
