@@ -525,6 +525,7 @@ def test_a_development_token_is_renewed_before_it_expires(
     open_page: OpenPage, account: Account, model: FakeModel
 ) -> None:
     page = open_page()
+    expect(page.locator(".card").first).to_be_visible()  # it has its token
     page.clock.install()
     issued: list[str] = []
     page.on("request", lambda request: issued.append(request.url) if "dev-token" in request.url else None)

@@ -18,5 +18,6 @@ export function toggleTheme() {
 
 export function onSystemTheme(listener) {
   system.addEventListener("change", listener);
+  listener(); // it may have changed since something was drawn
   return () => system.removeEventListener("change", listener);
 }
