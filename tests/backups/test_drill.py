@@ -50,6 +50,13 @@ def objects(target: Target) -> list[Path]:
     return sorted(Path(target.path).rglob("*.ltx"))
 
 
+def claim_many_pages(target: Target) -> None:
+    """More than there is room for on any disk."""
+    for path in objects(target):
+        data = path.read_bytes()
+        path.write_bytes(data[:12] + (2**31).to_bytes(4) + data[16:])
+
+
 def catalogue_of(target: Target) -> list[Path]:
     return [path for name in ("current.json", "database.json") for path in Path(target.path).rglob(name)]
 
@@ -262,9 +269,7 @@ async def test_what_is_left_of_erased_people_is_named(machine: Machine, talking:
 async def test_a_disk_without_room_is_left_alone(machine: Machine, talking: Person, folder_target: Target) -> None:
     await replicated(machine)
     machine.service.stop()
-    for path in objects(folder_target):
-        data = path.read_bytes()
-        path.write_bytes(data[:12] + (2**31).to_bytes(4) + data[16:])  # so many pages
+    claim_many_pages(folder_target)
     done = run(machine, "backup", "drill")
     assert done.returncode == 1
     assert "make room" in done.stderr
@@ -296,9 +301,7 @@ async def test_what_is_wrong_with_the_objects_is_said_also_where_nothing_can_be_
     await replicated(machine)
     machine.service.stop()
     (objects(folder_target)[0].parent / "notes.txt").write_text("here")
-    for path in objects(folder_target):
-        data = path.read_bytes()
-        path.write_bytes(data[:12] + (2**31).to_bytes(4) + data[16:])  # so many pages
+    claim_many_pages(folder_target)
     done = run(machine, "backup", "verify")
     assert done.returncode == 1
     assert "make room" in done.stderr
