@@ -245,7 +245,7 @@ async def test_erasures_that_the_backup_does_not_know_are_named(machine: Machine
     assert subjects(machine) == {"erasures"}
     verified = run(machine, "backup", "verify")
     assert verified.returncode == 1
-    assert "erasures: 1 erasures are not noted at the backup" in verified.stdout
+    assert "erasures: 1 erasure is not noted at the backup" in verified.stdout
 
 
 @pytest.mark.long

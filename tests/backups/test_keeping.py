@@ -1,9 +1,12 @@
 """The two files that lead to a backup, as who serves looks at them: what is mended, and what is left alone."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.backups.test_seen import at
-from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.backup_store import BackupStore, Stored, Target
 from yral_chat.clients.litestream import LtxFile
 from yral_chat.core.clock import DAY, now
 from yral_chat.core.ids import new_id
@@ -73,6 +76,28 @@ async def test_where_neither_is_it_is_another_place(backed: Backed) -> None:
     assert not await backed.keep()
     assert await backed.store.get(CURRENT) is None
     assert not await backed.catalogue.note_arrived(backed.database_id, backed.generation.id)
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+async def test_a_place_that_goes_away_between_the_two_is_not_mended(
+    backed: Backed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, looks: int
+) -> None:
+    """As a disk that is unmounted just then."""
+    folder, get, keys = backed.store.target.path, backed.store.get, list[str]()
+
+    async def get_and_go(key: str) -> Stored | None:
+        found = await get(key)
+        keys.append(key)
+        if len(keys) == looks:
+            shutil.move(folder, tmp_path / "away")
+        return found
+
+    monkeypatch.setattr(backed.store, "get", get_and_go)
+    if looks == 2:
+        await backed.store.delete(CURRENT)
+        keys.clear()
+    assert not await backed.keep()
+    assert await get(entry_key(backed.database_id)) is None
 
 
 async def test_both_are_mended_also_by_one_who_has_never_seen_them_whole(backed: Backed) -> None:

@@ -584,6 +584,18 @@ def test_a_backup_that_is_lost_with_its_folder_is_warned_about(tmp_path: Path, p
         ]
 
 
+def test_a_backup_of_media_that_is_lost_with_its_folder_is_warned_about(tmp_path: Path) -> None:
+    place = tmp_path / "data" / "copies"
+    found = findings("backup", settings(tmp_path, data_dir=tmp_path / "data", media_backup_url=place.as_uri()))
+    assert [(finding.level, finding.text, finding.advice) for finding in found] == [
+        (
+            "warning",
+            f"{place} lies in DATA_DIR and is lost with it",
+            "set MEDIA_BACKUP_URL to a bucket, or to a folder on another disk",
+        )
+    ]
+
+
 def test_without_a_backup_production_is_warned(tmp_path: Path) -> None:
     assert not findings("backup", settings(tmp_path))
     strong = {"environment": "production", "auth_issuers": [{"issuer": "i", "jwks_file": "nowhere"}],

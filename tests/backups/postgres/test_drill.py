@@ -75,7 +75,7 @@ async def test_the_command_writes_the_proof_down(dumped: Deployment, tmp_path: P
     ErasureLog(log).append(Erasure("old", "another", "2026-01-01T00:00:00.000000Z"))
     done = cli.run("backup", "verify")
     assert (done.status, done.out.splitlines()[-1]) == (1, "1 dump. Not sound: 1 finding.")
-    assert "erasures: 1 erasures are not noted at the backup" in done.out
+    assert "erasures: 1 erasure is not noted at the backup" in done.out
     log.unlink()
     next((tmp_path / "dumps").rglob("*.dump")).write_bytes(b"")
     done = cli.run("backup", "drill")

@@ -139,6 +139,8 @@ class Catalogue:
         """
         async with self._one_changes:
             marker, entry = await self._marked(), await self._entry_or_damage(database_id)
+            if (marker is None) != (entry is None):  # perhaps the place went away, or came, between the two
+                marker, entry = await self._marked(), await self._entry_or_damage(database_id)
             if marker is None and entry is None:
                 return False
             is_marked = isinstance(marker, Marker) and marker.database_id == database_id

@@ -7,6 +7,7 @@ from yral_chat.clients.backup_store import BackupStore
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.errors import ServiceUnavailable
 from yral_chat.core.failures import CannotGoOn
+from yral_chat.core.words import counted
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog, parse
 from yral_chat.services.backups.catalogue import erasures_key
 from yral_chat.services.backups.proof import Finding
@@ -69,8 +70,9 @@ def compare(log: list[Erasure], there: list[Erasure]) -> list[Finding]:
     known, settled = set(there), to_text(now() - SENT_SECONDS * SECOND)
     if not (missing := [one for one in log if one not in known and one.at < settled]):
         return []
-    text = f"{len(missing)} erasures are not noted at the backup, which would bring people back. A running service"
-    return [Finding("erasures", f"{text} sends them.")]
+    erased = counted(len(missing), "erasure is", "erasures are")
+    text = f"{erased} not noted at the backup, which would bring people back. A running service sends what is missing."
+    return [Finding("erasures", text)]
 
 
 def _read(path: Path) -> bytes:

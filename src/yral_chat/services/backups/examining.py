@@ -2,10 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from yral_chat.clients.backup_store import BackupStore, BackupStoreError, Target, target_of
+from yral_chat.clients.backup_store import BackupStore, BackupStoreError, target_of
 from yral_chat.clients.litestream import LitestreamError, check_socket_path, find_litestream
 from yral_chat.clients.ltx import check_libraries
 from yral_chat.clients.postgres_tools import PostgresToolError, find_tool
@@ -24,25 +25,28 @@ class Advice(msgspec.Struct, frozen=True):
 
 async def examine_backup(settings: Settings) -> list[Advice]:
     """Reads only."""
+    shared = [*_shared_fate(settings, "BACKUP_URL"), *_shared_fate(settings, "MEDIA_BACKUP_URL")]
     if settings.backup_url is None:
         is_worth_a_word = not settings.is_local and settings.resolved_database_url.startswith("sqlite")
-        return [Advice("the database is on this machine alone", NOWHERE)] if is_worth_a_word else []
-    target = target_of(settings, settings.backup_url)
-    shared = _shared_fate(target, settings.data_dir)
+        return [*([Advice("the database is on this machine alone", NOWHERE)] if is_worth_a_word else []), *shared]
     if not settings.resolved_database_url.startswith("sqlite"):
         return [await _look_at_dumps(settings), *shared, *_tools()]
-    return [await _look(BackupStore(target)), *shared, *_program(settings)]
+    return [await _look(BackupStore(target_of(settings, settings.backup_url))), *shared, *_program(settings)]
 
 
 NOWHERE = "set BACKUP_URL, and start with --litestream (docs/operations/backups.md)"
-ELSEWHERE = "set BACKUP_URL to a bucket, or to a folder on another disk"
+ELSEWHERE = "to a bucket, or to a folder on another disk"
 
 
-def _shared_fate(target: Target, data_dir: Path) -> list[Advice]:
+def _shared_fate(settings: Settings, name: Literal["BACKUP_URL", "MEDIA_BACKUP_URL"]) -> list[Advice]:
     """Of a folder that whoever deletes or loses DATA_DIR deletes or loses with it."""
-    if target.bucket is not None or not Path(target.path).resolve().is_relative_to(data_dir.resolve()):
+    url = settings.backup_url if name == "BACKUP_URL" else settings.media_backup_url
+    if url is None:
         return []
-    return [Advice(f"{target.name} lies in DATA_DIR and is lost with it", ELSEWHERE)]
+    target = target_of(settings, url)
+    if target.bucket is not None or not Path(target.path).resolve().is_relative_to(settings.data_dir.resolve()):
+        return []
+    return [Advice(f"{target.name} lies in DATA_DIR and is lost with it", f"set {name} {ELSEWHERE}")]
 
 
 async def _look(store: BackupStore) -> Advice:
