@@ -1,5 +1,6 @@
 """The two files that lead to a backup, and the place that it lies at: damaged, deleted, or another than it was."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tests.backups.targets import Machine, Person, bucket, health, metric, repli
 from tests.object_stores import Rclone
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError, Target
+from yral_chat.core.clock import now, to_text
 from yral_chat.services.backups.catalogue import CURRENT, Catalogue, entry_key
 
 Damage = Callable[[bytes], bytes]
@@ -132,6 +134,35 @@ async def test_one_that_is_missing_is_read_off_the_folders(new_machine: MakeMach
     another = new_machine(target)
     another.start()
     assert person.history(another) == person.said
+
+
+async def test_a_newer_database_that_is_lost_hides_no_older_one(
+    new_machine: MakeMachine, folder_target: Target
+) -> None:
+    machine = new_machine(folder_target)
+    person = await _lived(machine)
+    machine.lose()
+    await asyncio.sleep(2)  # a generation is told from the one before by the second
+    time, store = to_text(now()), BackupStore(folder_target)
+    older = await Catalogue(store).read()
+    another = new_machine(folder_target)
+    another.start("--new")
+    await replicated(another)
+    another.lose()
+    newer = await Catalogue(store).read()
+    assert older is not None
+    assert newer is not None
+    await store.delete_all(newer.database_id)
+    third = new_machine(folder_target)
+    said = third.refuse()
+    assert newer.database_id in said
+    assert "restore --at TIME" in said
+    assert "--new" in said
+    assert said.split("`")[1:2] == run(third, "restore", "--latest").stderr.split("`")[1:2]
+    assert older.generations[0].id in run(third, "backup", "list").stdout
+    assert run(third, "restore", "--at", time).returncode == 0
+    third.start("--new")
+    assert person.history(third) == person.said
 
 
 async def test_a_folder_that_was_away_gets_everything(

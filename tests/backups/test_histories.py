@@ -3,9 +3,11 @@
 import pytest
 
 from yral_chat.clients.litestream import LtxFile, txid_text
+from yral_chat.core.clock import SECOND, now
 from yral_chat.services.backups.histories import SNAPSHOTS, find_gaps
 
-HOUR = 3600 * 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
 
 
 def at(level: int, first: int, last: int) -> LtxFile:
@@ -37,9 +39,27 @@ def test_a_whole_history_has_no_gaps() -> None:
         pytest.param(lambda file: file == at(1, 2, 3), id="at the beginning of a level"),
         pytest.param(lambda file: file.level == 1 and file.min_txid > txid_text(7), id="at the end of level 1"),
         pytest.param(lambda file: file == at(2, 6, 9), id="at the end of level 2"),
+        pytest.param(lambda file: file.level == 0, id="all of level 0"),
         pytest.param(lambda file: file.level == 1, id="all of level 1"),
         pytest.param(lambda file: file.level == 2, id="all of level 2"),
     ],
 )
 def test_what_is_gone_is_named(gone) -> None:  # type: ignore[no-untyped-def]
     assert find_gaps([file for file in WHOLE if not gone(file)], 13)
+
+
+def _at(level: int, first: int, last: int, minutes_ago: float) -> LtxFile:
+    return LtxFile(level, txid_text(first), txid_text(last), 100, now() - round(minutes_ago * MINUTE))
+
+
+def test_who_has_written_nothing_for_an_hour_misses_nothing() -> None:
+    """Litestream then leaves the last change of level 0 alone: its own, a minute after somebody's."""
+    idle = [_at(SNAPSHOTS, 1, 1, 90), _at(1, 1, 2, 80), _at(1, 3, 15, 76), _at(1, 16, 16, 75), _at(0, 16, 16, 75)]
+    assert find_gaps(idle, 16) == []
+    assert find_gaps([*idle[:3], idle[-1]], 16) == []  # level 1 is yet to be made of it
+
+
+def test_the_beginning_of_the_last_hour_is_missed() -> None:
+    busy = [_at(SNAPSHOTS, 1, 1, 30), _at(1, 1, 5, 20), _at(1, 6, 7, 15), _at(0, 8, 8, 11), _at(0, 9, 9, 10)]
+    (found,) = find_gaps(busy, 9)
+    assert found.text.startswith("Changes of the last hour before it, up to transaction 7")

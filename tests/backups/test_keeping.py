@@ -7,7 +7,7 @@ import pytest
 
 from tests.backups.test_seen import at
 from yral_chat.clients.backup_store import BackupStore, Stored, Target
-from yral_chat.clients.litestream import LtxFile
+from yral_chat.clients.litestream import LtxFile, txid_text
 from yral_chat.core.clock import DAY, now
 from yral_chat.core.ids import new_id
 from yral_chat.services.backups.catalogue import (
@@ -19,6 +19,10 @@ from yral_chat.services.backups.catalogue import (
     place,
 )
 from yral_chat.services.backups.histories import SNAPSHOTS, is_followed_by_gap
+
+
+def first_object(database_id: str, generation: Generation) -> str:
+    return f"{place(database_id, generation.id)}/ltx/0/{txid_text(1)}-{txid_text(1)}.ltx"
 
 
 class Backed:
@@ -44,7 +48,7 @@ async def backed(folder_target: Target) -> Backed:
     catalogue = Catalogue(store)
     generations = [await catalogue.begin(database_id, reason) for reason in ("first", "restored")]
     for generation in generations:
-        await store.put(f"{place(database_id, generation.id)}/ltx/0/1.ltx", b"")
+        await store.put(first_object(database_id, generation), b"")
     return Backed(store, catalogue, generations[-1], database_id)
 
 
@@ -98,6 +102,20 @@ async def test_a_place_that_goes_away_between_the_two_is_not_mended(
         keys.clear()
     assert not await backed.keep()
     assert await get(entry_key(backed.database_id)) is None
+
+
+@pytest.mark.parametrize("gone", [CURRENT, "database.json"])
+async def test_where_the_beginning_is_gone_too_nothing_is_mended(backed: Backed, gone: str) -> None:
+    """As somewhere to which only Litestream has written, since the disk is unmounted; or while all is being deleted."""
+    assert await backed.catalogue.note_arrived(backed.database_id, backed.generation.id)
+    assert await backed.keep()
+    beginning = first_object(backed.database_id, backed.generation)
+    await backed.store.delete(beginning)
+    await backed.store.put(beginning.replace(txid_text(1), txid_text(7)), b"")
+    key = CURRENT if gone == CURRENT else entry_key(backed.database_id)
+    await backed.store.delete(key)
+    assert not await backed.keep()
+    assert await backed.store.get(key) is None
 
 
 async def test_both_are_mended_also_by_one_who_has_never_seen_them_whole(backed: Backed) -> None:
@@ -155,7 +173,7 @@ async def test_what_is_whole_and_of_something_else_is_left_alone(folder_target: 
 
 
 async def test_another_backup_below_this_one_is_nobodys_to_read_or_to_forget(backed: Backed) -> None:
-    below = f"staging/{backed.database_id}/{backed.generation.id}/ltx/0/1.ltx"
+    below = f"staging/{first_object(backed.database_id, backed.generation)}"
     await backed.store.put(below, b"")
     assert [entry.database_id for entry in await backed.catalogue.list_recovered()] == [backed.database_id]
     later = Generation(new_id(), backed.generation.begun_at, "first")
@@ -169,7 +187,7 @@ SNAPSHOT, HALF_MINUTE, SECOND_ONE, LATER = (
 
 
 @pytest.mark.parametrize(
-    ("files", "txid", "expected"),
+    ("files", "txid", "is_gap"),
     [
         ((SNAPSHOT, HALF_MINUTE, SECOND_ONE), 6, False),
         ((SNAPSHOT, HALF_MINUTE, SECOND_ONE), 7, False),
@@ -183,5 +201,12 @@ SNAPSHOT, HALF_MINUTE, SECOND_ONE, LATER = (
         ((), 5, False),
     ],
 )
-def test_a_gap_shows_by_what_comes_behind_it(files: tuple[LtxFile, ...], txid: int, expected: bool) -> None:
-    assert is_followed_by_gap(files, txid) is expected
+def test_a_gap_shows_by_what_comes_behind_it(files: tuple[LtxFile, ...], txid: int, is_gap: bool) -> None:
+    assert is_followed_by_gap(files, txid, now() - DAY) is is_gap
+
+
+@pytest.mark.parametrize(
+    ("files", "is_gap"), [((SNAPSHOT, HALF_MINUTE), True), ((SNAPSHOT, HALF_MINUTE, at(0, 4, 4, days=0)), False)]
+)
+def test_in_the_last_hour_each_change_leads_on_by_itself(files: tuple[LtxFile, ...], is_gap: bool) -> None:
+    assert is_followed_by_gap(files, 3, now()) is is_gap

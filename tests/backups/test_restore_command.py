@@ -23,8 +23,9 @@ from tests.object_stores import program
 from tests.programs import require
 from tests.rows import execute
 from tests.test_documents import ROOT, blocks
+from tests.waiting import there, until
 from yral_chat.clients.backup_store import Target
-from yral_chat.clients.litestream import wait_for_orphan
+from yral_chat.clients.litestream import txid_text, wait_for_orphan
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.db.sqlite import load_driver
@@ -160,6 +161,54 @@ async def test_a_time_that_something_is_missing_before_is_not_taken_for_an_earli
     with closing(load_driver().connect(str(copy))) as connection:
         said_then = connection.execute("SELECT content FROM messages WHERE role = 'user' ORDER BY seq").fetchall()
     assert said_then == [("One",)]
+
+
+@pytest.mark.long
+async def test_a_time_of_the_last_hour_is_not_taken_for_that_of_a_coarser_state(
+    machine: Machine, operator: Operator, folder_target: Target
+) -> None:
+    """Where level 0 has gone level 1 still leads on, by the half minute."""
+    machine.start()
+    person = Person(machine)
+    times: list[str] = []
+    for words in ("One", "Two", "Three"):
+        person.say(machine, words)
+        await replicated(machine)
+        await asyncio.sleep(2.5)  # Litestream writes one state in a second
+        times.append(to_text(now()))
+    last = max(objects(folder_target, "0")).name[17:33]
+    await until(there(lambda: any(path.name[17:33] >= last for path in objects(folder_target, "1"))), what="level 1")
+    machine.service.stop()
+    machine.lose()
+    copy = machine.folder.parent / "copy.db"
+    assert operator.run("restore", "--at", times[1], "--to", str(copy)).status == 0
+    for path in sorted(objects(folder_target, "0"))[:-1]:
+        path.unlink()
+    copy.unlink()
+    assert "is missing at" in operator.refuse("restore", "--at", times[1], "--to", str(copy))
+
+
+async def test_a_generation_without_its_beginning_is_not_taken_for_the_one_before(
+    machine: Machine, operator: Operator, folder_target: Target
+) -> None:
+    machine.start()
+    person = Person(machine)
+    person.say(machine, "Earlier")
+    await replicated(machine)
+    machine.service.stop()
+    earlier, before = to_text(now()), set(objects(folder_target, "*"))
+    machine.start("--new")
+    person.say(machine, "Later")
+    await replicated(machine)
+    machine.service.stop()
+    machine.lose()
+    time = to_text(now())
+    for path in set(objects(folder_target, "*")) - before:
+        if path.name.startswith(txid_text(1)):
+            path.unlink()
+    copy = str(machine.folder.parent / "copy.db")
+    assert "The beginning of generation" in operator.refuse("restore", "--at", time, "--to", copy)
+    assert operator.run("restore", "--at", earlier, "--to", copy).status == 0
 
 
 async def talked(machine: Machine) -> None:
@@ -449,3 +498,15 @@ async def test_the_runbook(
     another = new_machine(folder_target)
     follow("The machine is lost", another)
     assert person.history(another) == EARLY + LATE
+    await replicated(another)
+    newest = max(objects(folder_target, "0")).parents[1]
+    await until(there(lambda: any(newest.glob("9/*.ltx"))), what="its first snapshot")
+    (snapshot,) = newest.glob("9/*.ltx")
+    another.lose()
+    third = new_machine(folder_target)
+    os.truncate(snapshot, 500)
+    assert "could not be restored" in third.refuse()
+    assert snapshot.name in follow("An object of the backup is damaged", third)
+    snapshot.rename(third.folder / "damaged.ltx")
+    follow("The machine is lost", third)
+    assert person.history(third) == EARLY + LATE

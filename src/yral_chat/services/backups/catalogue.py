@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError
-from yral_chat.clients.litestream import Litestream, newest
+from yral_chat.clients.litestream import Litestream, newest, txid_text
 from yral_chat.core.clock import from_text, now, to_text
 from yral_chat.core.decoding import decode
 from yral_chat.core.ids import made_at, new_id
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 CURRENT: Final = "current.json"
 LEASE: Final = "lease.json"
+BEGINNING: Final = f"{txid_text(1)}-"  # so the name of what a restore can begin with begins
 
 # Why a generation began: the first of a database; after a restore; in a copy of the data folder; or as asked. "found":
 # that is lost, and its folder was found.
@@ -133,7 +134,8 @@ class Catalogue:
 
     async def keep(self, database_id: str, generation: Generation) -> bool:
         """Whether this is the place where that generation lies. Of the two files that say so one that is damaged or
-        gone is written anew, by what the other says and what was here when we last looked.
+        gone is written anew, by what the other says and what was here when we last looked; not where the generation's
+        beginning, which had arrived, is gone, too.
 
         Raises CatalogueDamaged where neither says it.
         """
@@ -144,25 +146,31 @@ class Catalogue:
             if marker is None and entry is None:
                 return False
             is_marked = isinstance(marker, Marker) and marker.database_id == database_id
-            is_listed = isinstance(entry, Entry) and any(one.id == generation.id for one in entry.generations)
+            if isinstance(entry, Entry):
+                if not any(one.id == generation.id for one in entry.generations):
+                    return False
+                self._known[database_id] = entry
+                if is_marked:
+                    return True
             # What is whole and of something else is not ours to change.
-            if isinstance(entry, Entry) and not is_listed:
-                return False
             if isinstance(marker, Marker) and not is_marked and not await self._store.is_empty(marker.database_id):
+                return False
+            if not await self._is_begun(database_id, generation):
                 return False
             if not is_marked and entry is None:  # nothing says that it is this database's place
                 raise CatalogueDamaged(f"{CURRENT} is damaged, and {entry_key(database_id)} is gone")
-            if isinstance(entry, Entry):
-                self._known[database_id] = entry
-            else:
-                log.error("backup.catalogue_mended", key=entry_key(database_id))
-                known = self._known.get(database_id) or await self._recover(database_id) or Entry(database_id, ())
-                is_known = any(one.id == generation.id for one in known.generations)
-                await self._put(known, known.generations if is_known else (*known.generations, generation))
+            if not isinstance(entry, Entry):
+                await self._mend(database_id, generation)
             if not is_marked:
                 log.error("backup.catalogue_mended", key=CURRENT)
                 await self._mark(database_id)
             return True
+
+    async def _mend(self, database_id: str, generation: Generation) -> None:
+        log.error("backup.catalogue_mended", key=entry_key(database_id))
+        known = self._known.get(database_id) or await self._recover(database_id) or Entry(database_id, ())
+        is_known = any(one.id == generation.id for one in known.generations)
+        await self._put(known, known.generations if is_known else (*known.generations, generation))
 
     async def _marked(self) -> "Marker | CatalogueDamaged | None":
         stored = await self._store.get(CURRENT)
@@ -176,6 +184,12 @@ class Catalogue:
             return await self.entry(database_id)
         except CatalogueDamaged as error:
             return error
+
+    async def _is_begun(self, database_id: str, generation: Generation) -> bool:
+        """Whether its beginning is there, or had not arrived yet when we last looked."""
+        known = self._known.get(database_id) or Entry(database_id, (generation,))
+        arrived = generation.has_arrived or any(one.has_arrived for one in known.generations if one.id == generation.id)
+        return not arrived or await self._has_changes(place(database_id, generation.id), BEGINNING)
 
     async def has_objects(self) -> bool:
         """Whether there is anything but a lease and probes: a backup whose marker is gone, or somebody else's files."""
@@ -206,9 +220,10 @@ class Catalogue:
             await self._put(entry, (_arrived(one, generation_id) for one in entry.generations))
         return True
 
-    async def _has_changes(self, prefix: str) -> bool:
+    async def _has_changes(self, prefix: str, name: str = "") -> bool:
+        """`name` is what the object's begins with."""
         async for key, _, _ in self._store.list(prefix):
-            if key.endswith(".ltx"):
+            if key.endswith(".ltx") and key.rpartition("/")[2].startswith(name):
                 return True
         return False
 
@@ -293,6 +308,25 @@ def missing_text(name: str, generation: Generation) -> str:
         f"{name} had generation {generation.id} of the database, begun {generation.begun_at}, and nothing of it is "
         "there now. Bring its objects back; or `yral-chat restore --at TIME` brings a state of before that; or start "
         "with --new to begin anew."
+    )
+
+
+def beginning_missing_text(name: str, generation: Generation) -> str:
+    """Of one of which there are objects, but none that a restore could begin with."""
+    return (
+        f"The beginning of generation {generation.id}, begun {generation.begun_at}, is missing at {name}, so that "
+        "nothing of it can be restored. Bring its objects back; or restore with --at a time before that."
+    )
+
+
+def unusable_text(name: str, error: Exception) -> str:
+    """What to say of the target of this name, and what to do about a catalogue that is damaged."""
+    text = f"The backup at {name} cannot be used: {error}."
+    if not isinstance(error, CatalogueDamaged):
+        return text
+    return (
+        f"{text} `yral-chat backup list` shows what is there, and `yral-chat restore --at TIME` brings it back; "
+        "`yral-chat serve --litestream --new` begins anew, beside it."
     )
 
 

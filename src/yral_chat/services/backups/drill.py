@@ -15,7 +15,7 @@ from typing import Final, cast
 import msgspec
 
 from yral_chat.clients.backup_store import BackupStoreError
-from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, newest, txid_text
+from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, Position, newest, txid_text
 from yral_chat.clients.ltx import LibraryMissing, check_libraries
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
@@ -40,6 +40,7 @@ STILL_SECONDS: Final = 1.0
 # For so long the moment is waited for at the target. What takes longer is lost with the machine.
 ARRIVAL_SECONDS: Final = 120.0
 POLL_SECONDS: Final = 0.1
+SEE_HEALTH: Final = "`services.backup` in /health says why"
 # The log cannot begin anew while the moment is kept: from this size on the comparison is given up.
 MAX_LOG_BYTES: Final = 512 * 1024 * 1024
 # Of the objects that no restore of today needs, the first that together are so large are read, too.
@@ -178,7 +179,7 @@ class Drill:
         until = time.monotonic() + ARRIVAL_SECONDS
         while (asked := time.monotonic()) < until:
             # Takes in what there is, so that little is left to do while all stand still.
-            await litestream.position(ARRIVAL_SECONDS)
+            await _position(litestream)
             if time.monotonic() - asked < STILL_SECONDS:
                 with suppress(LitestreamError, TimeoutError):
                     return await self._pin_once(litestream)
@@ -201,9 +202,9 @@ class Drill:
                 pinned.interrupt()  # again, should it fall between two questions
 
     async def _wait_arrived(self, litestream: Litestream, moment: Moment) -> None:
-        while (await litestream.position(ARRIVAL_SECONDS)).replicated_txid < moment.txid:
+        while (await _position(litestream)).replicated_txid < moment.txid:
             if time.monotonic() - moment.started > ARRIVAL_SECONDS:
-                raise LitestreamError(f"what was committed has not arrived after {ARRIVAL_SECONDS:.0f} s")
+                raise LitestreamError(f"what was committed has not arrived after {ARRIVAL_SECONDS:.0f} s: {SEE_HEALTH}")
             await asyncio.sleep(POLL_SECONDS)
 
     # --- what comes back
@@ -273,6 +274,13 @@ class Drill:
             return
         self._facts |= {"is_compared": True}
         self._findings += [as_difference(difference) for difference in compare(expected, found)]
+
+
+async def _position(litestream: Litestream) -> Position:
+    try:
+        return await litestream.position(ARRIVAL_SECONDS)
+    except LitestreamError as error:
+        raise LitestreamError(f"{error}: {SEE_HEALTH}") from error
 
 
 def _damaged_text(error: DatabaseDamaged) -> str:

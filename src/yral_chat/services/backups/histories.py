@@ -11,11 +11,12 @@ from operator import attrgetter
 from typing import Final
 
 from yral_chat.clients.litestream import LtxFile
-from yral_chat.core.clock import SECOND, to_text
+from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.services.backups.proof import Finding
 
 SNAPSHOTS: Final = 9
-# Litestream keeps level 0 for an hour (clients/litestream.py) and tidies up every few minutes.
+# Litestream keeps level 0 for an hour (clients/litestream.py), also while nothing is written, but for the last object,
+# and tidies up every few minutes.
 FINE_MICROS: Final = 50 * 60 * SECOND
 
 
@@ -39,12 +40,14 @@ def find_gaps(files: Sequence[LtxFile], expected: int = 0) -> list[Finding]:
     ]
 
 
-def is_followed_by_gap(files: Sequence[LtxFile], txid: int) -> bool:
+def is_followed_by_gap(files: Sequence[LtxFile], txid: int, at: int) -> bool:
     """Whether something later is there, and what would lead to it from this transaction is not: in one of the levels,
-    or in all. A snapshot leads to its own state only.
+    or in all; where `at` (microseconds since the epoch) is of the last hour, in level 0. A snapshot leads to its own
+    state only.
     """
+    is_fine = at > now() - FINE_MICROS
     changes = sorted((file for file in files if file.level < SNAPSHOTS), key=lambda file: (file.level, first(file)))
-    is_led_on = any(first(file) <= txid + 1 <= last(file) for file in changes)
+    is_led_on = any(first(file) <= txid + 1 <= last(file) for file in changes if file.level == 0 or not is_fine)
     is_cut = any(
         one.level == other.level and last(one) <= txid and txid + 1 < first(other) for one, other in pairwise(changes)
     )
@@ -101,16 +104,19 @@ def _early_ends(by_level: dict[int, list[LtxFile]]) -> Iterator[Finding]:
 def _fine_end_and_beginning(by_level: dict[int, list[LtxFile]]) -> Iterator[Finding]:
     """Level 0 has the newest change, and those of the last hour one by one."""
     fine = by_level.get(0)
-    if not fine:
-        return
     others = [file for level, files in by_level.items() if level > 0 for file in files]
+    if not fine:
+        yield Finding(
+            "0/*.ltx", f"All of level 0 is missing, which had transaction {max(map(last, others))} by itself."
+        )
+        return
     newest = max(map(last, others), default=0)
     if newest > last(fine[-1]):
         yield Finding(name(fine[-1]), f"What follows it is missing: transactions up to {newest}, one by one.")
     before = first(fine[0]) - 1
     # When that was, or shortly after; nobody reaches that far where states are lost.
     at = min((file.at for file in others if last(file) >= before), default=0)
-    if before and at > max(file.at for file in fine) - FINE_MICROS:
+    if before and at > now() - FINE_MICROS:
         yield Finding(name(fine[0]), f"Changes of the last hour before it, up to transaction {before}, are missing.")
 
 

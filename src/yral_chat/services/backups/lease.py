@@ -81,6 +81,14 @@ class Lease:
             raise LeaseTaken(await self._words()) from error
         self._renewing = asyncio.create_task(self._renew_forever())
 
+    async def is_ours(self) -> bool:
+        """Looks; who has lost it is told so soon. Raises BackupStoreError."""
+        try:
+            await self._look()
+        except Conflict:
+            return False
+        return True
+
     async def release(self) -> None:
         if self._renewing is None:
             return

@@ -64,8 +64,8 @@ async def bring_back(
     except (LitestreamError, DatabaseUnusable) as error:
         raise RestoreFailed(
             f"There is a backup, but it could not be restored: {error}. Nothing was changed. "
-            "`yral-chat backup verify --all` says which parts of it are sound; `yral-chat restore --at TIME` brings an "
-            "earlier state."
+            "`yral-chat backup verify --all` names what is damaged: moved out of the backup, others may have the same "
+            "changes (docs/operations/restore.md); or `yral-chat restore --at TIME` brings an earlier state."
         ) from error
     finally:
         await asyncio.to_thread(remove_database, aside)

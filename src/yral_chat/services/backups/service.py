@@ -35,6 +35,7 @@ from yral_chat.services.backups.catalogue import (
     find_newest,
     place,
     unmoved_since,
+    unusable_text,
 )
 from yral_chat.services.backups.lease import Lease, LeaseTaken
 from yral_chat.services.backups.local import load_state, owner_of, put_back_state, save_state
@@ -126,7 +127,7 @@ class BackupService:
                 await self._lease.release()
                 raise
         except BackupStoreError as error:
-            raise BackupUnusable(f"The backup at {self._store.target.name} cannot be used: {error.reason}.") from error
+            raise self._unusable(error) from error
         except (LeaseTaken, LitestreamError, restoring.RestoreFailed) as error:
             raise BackupUnusable(str(error)) from error
 
@@ -148,7 +149,7 @@ class BackupService:
                     raise BackupUnusable(self.lost_to)
                 self._replicate(database_id, generation)
         except BackupStoreError as error:
-            raise BackupUnusable(f"The backup at {self._store.target.name} cannot be used: {error.reason}.") from error
+            raise self._unusable(error) from error
         chores = (self._keep_erasures_sent(), self._note_arrival(), self._keep_catalogue(), self._tidy())
         self._tasks += [asyncio.create_task(chore) for chore in chores]
         self.proving.start()
@@ -182,10 +183,11 @@ class BackupService:
             return "degraded", f"changes do not arrive at the backup: {error or 'nobody says why'}"
         if self._damage is not None:
             return "degraded", self._damage
-        if self.proving.has_failed:
-            return "degraded", "the last drill has found something wrong"
-        if self.proving.is_stale:
-            return "degraded", "for a day nothing has proved that the backup restores"
+        if self.proving.has_failed or self.proving.is_stale:
+            text = "the last drill has found something wrong"
+            if not self.proving.has_failed:
+                text = "for a day nothing has proved that the backup restores"
+            return "degraded", text if error is None else f"{text}; {error}"
         return "up", error
 
     @property
@@ -208,6 +210,15 @@ class BackupService:
         return await (self.replication.scrub() if self.replication is not None else self._database.scrub())
 
     # --- starting
+
+    def _unusable(self, error: BackupStoreError) -> BackupUnusable:
+        text = unusable_text(self._store.target.name, error)
+        if not isinstance(error, CatalogueDamaged) and self._path.exists():
+            text += (
+                " To serve without it meanwhile, start with LITESTREAM_ENABLED=false and without --litestream; the next"
+                " start with it sends what is missing."
+            )
+        return BackupUnusable(text)
 
     async def _prepare(self, program: str) -> None:
         self._program = program
@@ -258,7 +269,12 @@ class BackupService:
         return Here(database_id, state, last_txid, self._owner)
 
     async def _look_there(self) -> There:
-        entry = await self._catalogue.current()
+        try:
+            entry = await self._catalogue.current()
+        except CatalogueDamaged:
+            if not self._is_new:
+                raise
+            entry = None
         if entry is None:
             return There(self._store.target.name, has_other_objects=await self._catalogue.has_objects())
         found = await find_newest(entry, self._litestream)
@@ -340,7 +356,8 @@ class BackupService:
         """What Litestream writes elsewhere would be missing at the right place; once that is there again, only one that
         starts anew sees what it does not have.
         """
-        if self.lost_to is not None:  # meanwhile: the place is another's
+        is_ours = not is_there or await self._lease.is_ours()
+        if self.lost_to is not None or not is_ours:  # meanwhile the place has become another's
             return
         self._is_elsewhere = not is_there
         if not is_there:

@@ -26,13 +26,15 @@ from yral_chat.services.backups.catalogue import (
     CatalogueDamaged,
     Entry,
     Generation,
+    beginning_missing_text,
     by_time,
     entry_key,
     find_newest,
     missing_text,
     place,
+    unusable_text,
 )
-from yral_chat.services.backups.histories import is_followed_by_gap, last
+from yral_chat.services.backups.histories import first, is_followed_by_gap, last
 from yral_chat.services.backups.local import load_state, replacing
 from yral_chat.services.backups.proof import Finding
 from yral_chat.services.backups.restoring import Progress, RestoreFailed, Say
@@ -97,7 +99,7 @@ class Backups:
     async def list(self) -> Sequence[Kept]:
         """Every generation, the oldest first; the newest of the present database is last."""
         try:
-            present = await self._catalogue.current()
+            present = await self._marked()
             entries = await self._catalogue.list_recovered()
             if present is not None:
                 entries.sort(key=lambda entry: entry.database_id == present.database_id)
@@ -119,14 +121,16 @@ class Backups:
     async def find(self, at: str | None) -> tuple[Entry, Generation]:
         """Where the newest state is; or that of the time `at` (RFC 3339), of whichever database it was then."""
         try:
-            present = await self._present()
-            candidates = [(present, generation) for generation in present.generations]
-            if at is not None:
-                candidates = by_time(await self._catalogue.list_recovered())
+            candidates = [] if at is None else by_time(await self._catalogue.list_recovered())
+            if not candidates:
+                present = await self._present()
+                candidates = [(present, generation) for generation in present.generations]
             for entry, generation in reversed(candidates):
                 if at is not None and from_text(generation.begun_at) > from_text(at):
                     continue
                 files = await self.litestream(entry.database_id, generation).files()
+                if at is not None and files and not any(first(file) == 1 for file in files):
+                    raise RestoreFailed(beginning_missing_text(self.name, generation))
                 begun = min([file.at for file in files], default=from_text(generation.begun_at))
                 # Before its first object was whole the one before it is what there was.
                 if at is not None and begun + SECOND > from_text(at):
@@ -198,7 +202,7 @@ class Backups:
         of the second in which what is missing begins.
         """
         end = max((file.at for file in files if last(file) <= txid), default=0) + SECOND
-        if from_text(at) <= end or not is_followed_by_gap(files, txid):
+        if from_text(at) <= end or not is_followed_by_gap(files, txid, from_text(at)):
             return None
         return (
             f"Something behind transaction {txid} is missing at {self.name}, so that this may not be the state of that "
@@ -215,8 +219,8 @@ class Backups:
         waiting = path.with_name(f"{path.name}.restored")
         await asyncio.to_thread(restoring.remove_database, waiting)
         try:
-            present = await self._present()
-            newest = await find_newest(present, self.litestream)
+            present = await self._marked()
+            newest = None if present is None else await find_newest(present, self.litestream)
             outcome = await self.restore_to(waiting, at, progress, say, is_forced=is_forced)
             if not is_forced:
                 refuse_damaged(outcome)
@@ -237,11 +241,19 @@ class Backups:
         """
         entry, _ = await self.find(at)
         try:
-            for database_id in {(await self._present()).database_id, entry.database_id}:
+            present = await self._marked()
+            for database_id in {entry.database_id if present is None else present.database_id, entry.database_id}:
                 await erasures.fetch_first(self.store, database_id, self._settings.data_dir)
         except BackupStoreError as error:
             raise self._unusable(error) from error
         return entry
+
+    async def _marked(self) -> Entry | None:
+        """The present database; None without a backup, and where neither the files nor the folders tell which it is."""
+        try:
+            return await self._catalogue.current()
+        except CatalogueDamaged:
+            return None
 
     async def _present(self) -> Entry:
         entry = await self._catalogue.current()
@@ -256,7 +268,7 @@ class Backups:
             return restoring.replace_database(path, waiting)
 
     def _unusable(self, error: Exception) -> RestoreFailed:
-        return RestoreFailed(f"The backup at {self.name} cannot be used: {error}.")
+        return RestoreFailed(unusable_text(self.name, error))
 
 
 def put_in_place(settings: Settings, file: Path, *, is_forced: bool) -> tuple[Contents, Path | None]:
