@@ -7,10 +7,10 @@ import asyncio
 from yral_chat.core.config import Settings
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.backends import backend_of
-from yral_chat.db.damage import DatabaseDamaged, check_at_start
+from yral_chat.db.damage import check_at_start
 from yral_chat.db.database import Database, DatabaseUnusable
 from yral_chat.db.migrations import migrate
-from yral_chat.db.sqlite import database_path
+from yral_chat.db.sqlite import database_path, is_log_alone
 from yral_chat.services.backups.dumps import has_dumps
 from yral_chat.services.backups.postgres import PostgresBackup
 from yral_chat.services.backups.service import BackupService, BackupUnusable
@@ -50,15 +50,17 @@ class BackedUpDatabase:
             await self._database.open()
             if self.continuous is not None:
                 await self.continuous.begin()
-        except DatabaseDamaged as error:
-            raise DatabaseUnusable(_damaged(error, has_backup=self._settings.backup_url is not None)) from error
         except BackupUnusable as error:
             raise DatabaseUnusable(str(error)) from error
 
     def _check(self) -> None:
         """Whoever writes into what is damaged makes it worse."""
-        if backend_of(self._url) == "sqlite":
-            check_at_start(database_path(self._url))
+        if backend_of(self._url) != "sqlite":
+            return
+        path = database_path(self._url)
+        # A restore of the start keeps the log aside. Where there is nothing to restore, `migrate` refuses it.
+        if self.continuous is None or not is_log_alone(path):
+            check_at_start(path)
 
     async def close(self) -> None:
         if self.dumps is not None:
@@ -66,9 +68,3 @@ class BackedUpDatabase:
         await self._database.close()
         if self.continuous is not None:
             await self.continuous.end()
-
-
-def _damaged(error: DatabaseDamaged, *, has_backup: bool) -> str:
-    """One sentence, with what to do in it."""
-    command = "yral-chat restore --latest" if has_backup else "yral-chat restore --file COPY"
-    return f"{error} and was left as it is: run `{command}`, which keeps it aside, and start again."

@@ -266,18 +266,18 @@ def _database(settings: Settings) -> Iterator[Finding]:
             "Start the service once, which takes the log in, and run doctor again",
         )
     else:
-        yield from _tables(found, has_backup=has_backup)
+        yield from _tables(found, is_sqlite=url.startswith("sqlite"), has_backup=has_backup)
     if url.startswith("sqlite"):
         yield _sqlite_library()
 
 
-def _tables(found: Inspection, *, has_backup: bool) -> Iterator[Finding]:
+def _tables(found: Inspection, *, is_sqlite: bool, has_backup: bool) -> Iterator[Finding]:
     if found.damage:
         advice = RESTORE if has_backup else "Stop the service, keep a copy of the file, and restore a backup"
         yield bad("database", f"{found.place} is damaged: {found.damage}", advice)
         return
     parts = [f"{found.place}: revision {found.revision or 'none'}"]
-    if found.size:
+    if is_sqlite:
         parts.append(f"{_size(found.size)}, {_size(found.wal_size)} in its log, checked")
     else:
         parts.append(f"PostgreSQL {found.version}")

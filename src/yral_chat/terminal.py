@@ -27,7 +27,7 @@ from yral_chat.clients.identity import issue_dev_token, load_dev_secret
 from yral_chat.core.config import Settings
 from yral_chat.core.failures import CannotGoOn
 from yral_chat.core.ids import new_id
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
+from yral_chat.db.database import DatabaseInUse
 from yral_chat.serving import reachable_host, serving_here
 
 HELP = """\
@@ -61,7 +61,7 @@ async def talk(
     """Talks to `persona` (name or id, asked for when None): one `message`, or line by line until the end of input.
 
     With the server at `url`, else with the one at the configured address, else with one of its own for as long as it
-    lasts. Raises ChatFailed.
+    lasts. Raises ChatFailed, DatabaseUnusable.
     """
     screen = Screen()
     with screen.listening():
@@ -97,7 +97,7 @@ async def _connect(
             f"The database is in use: by another chat, or by a server that is not at {address}. "
             "End that chat, or say where the server is: yral-chat chat --url http://…"
         ) from error
-    except (DatabaseUnusable, ValueError) as error:
+    except ValueError as error:
         raise ChatFailed(str(error)) from error
     except OSError as error:
         raise ChatFailed(f"{error.filename or settings.data_dir}: {error.strerror or error}") from error

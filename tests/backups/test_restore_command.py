@@ -211,6 +211,28 @@ async def test_a_generation_without_its_beginning_is_not_taken_for_the_one_befor
     assert operator.run("restore", "--at", earlier, "--to", copy).status == 0
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "missing"])
+async def test_a_log_without_its_database_is_kept_aside(machine: Machine, operator: Operator, is_there: bool) -> None:
+    person, between = await lived(machine)
+    machine.service.kill()
+    database, log = machine.data / "yral_chat.db", machine.data / "yral_chat.db-wal"
+    for options, history in ((["--at", between], EARLY), (["--latest"], EARLY + LATE)):
+        database.write_bytes(b"") if is_there else database.unlink()
+        log.write_bytes(b"what nobody else has" * 100)
+        done = operator.run("restore", *options)
+        assert done.status == 0, done.err
+        (kept,) = machine.data.glob("yral_chat.db.broken-*Z-wal")
+        assert kept.read_bytes() == b"what nobody else has" * 100
+        assert f"kept as {str(kept).removesuffix('-wal')}" in done.out
+        kept.unlink()
+        kept.with_name(kept.name.removesuffix("-wal")).unlink(missing_ok=True)
+        machine.service.settings["LITESTREAM_ENABLED"] = "false"
+        machine.start()
+        assert person.history(machine) == history
+        assert machine.service.stop() == 0
+
+
 async def talked(machine: Machine) -> None:
     """Somebody has said something, and all of it has arrived."""
     machine.start()

@@ -177,8 +177,12 @@ async def test_a_second_service_is_refused(
 
 
 @pytest.mark.long
-async def test_a_log_without_its_database_is_kept(new_machine: MakeMachine, folder_target: Target) -> None:
-    """Somebody has moved the one away and not the other."""
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "missing"])
+async def test_a_log_without_its_database_is_kept(
+    new_machine: MakeMachine, folder_target: Target, is_there: bool
+) -> None:
+    """Somebody has moved the one away and not the other; or the file system has lost what was in it."""
+    unsent = b"what nobody else has" * 100
     first, second = new_machine(folder_target), new_machine(folder_target)
     first.start()
     person = Person(first)
@@ -186,11 +190,36 @@ async def test_a_log_without_its_database_is_kept(new_machine: MakeMachine, fold
     await replicated(first)
     first.lose()
     second.data.mkdir()
-    (second.data / "yral_chat.db-wal").write_bytes(b"what nobody else has")
+    (second.data / "yral_chat.db-wal").write_bytes(unsent)
+    if is_there:
+        (second.data / "yral_chat.db").touch()
     second.start()
     assert person.history(second) == TEXTS
     (kept,) = second.data.glob("yral_chat.db.before-restore-*Z-wal")
-    assert kept.read_bytes() == b"what nobody else has"
+    assert kept.read_bytes() == unsent
+    assert kept.name in second.service.process.output, "what may be in it alone is not forgotten without a word"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "missing"])
+@pytest.mark.parametrize("options", [[], ["--new"]])
+async def test_no_backup_is_begun_where_a_log_has_lost_its_database(
+    machine: Machine, folder_target: Target, is_there: bool, options: list[str]
+) -> None:
+    machine.start()
+    Person(machine).say(machine, *TEXTS)
+    machine.service.kill()
+    database, log = machine.data / "yral_chat.db", machine.data / "yral_chat.db-wal"
+    database.write_bytes(b"") if is_there else database.unlink()
+    before = log.read_bytes()
+    elsewhere = Target(None, f"{folder_target.path}-elsewhere")
+    machine.service.settings["BACKUP_URL"] = f"file://{elsewhere.path}"
+    said = machine.refuse(*options)
+    assert "is damaged (" in said
+    assert "run `yral-chat restore --latest`" in said
+    assert log.read_bytes() == before
+    assert database.exists() == is_there
+    assert await BackupStore(elsewhere).get(CURRENT) is None
 
 
 @pytest.mark.long

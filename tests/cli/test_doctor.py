@@ -365,6 +365,25 @@ def test_an_empty_database_is_a_warning(tmp_path: Path) -> None:
         "warning",
         f"The next start brings it to {HEAD}; or do it now: yral-chat migrate",
     )
+    assert found.text.endswith("revision none, 0 bytes, 0 bytes in its log, checked, not served now")
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "missing"])
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_log_without_its_database_is_damage(tmp_path: Path, is_there: bool, has_index: bool) -> None:
+    database = tmp_path / "data" / "yral_chat.db"
+    database.parent.mkdir()
+    if is_there:
+        database.touch()
+    Path(f"{database}-wal").write_bytes(b"x" * 5000)
+    if has_index:
+        Path(f"{database}-shm").write_bytes(bytes(32768))
+    before = state_of(database.parent)
+    found = only("database", settings(tmp_path, backup_url=f"file://{tmp_path}/backups"))
+    assert found.level == "bad"
+    assert f"{database} is damaged" in found.text
+    assert found.advice.startswith("Stop the service, and run `yral-chat restore --latest`")
+    assert state_of(database.parent) == before
 
 
 @pytest.mark.parametrize(

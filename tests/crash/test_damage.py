@@ -11,8 +11,11 @@ from tests.cli.commands import Cli
 from tests.crash.test_bad_database import fingerprints, refused
 from tests.rows import execute
 from tests.service import SECRET, Service
-from yral_chat.db.damage import DatabaseDamaged, check_at_start, check_damage, was_closed
-from yral_chat.db.sqlite import create_sqlite_engine
+from yral_chat.db.copies import put_back
+from yral_chat.db.damage import check_at_start, check_damage, was_closed
+from yral_chat.db.migrations import migrate
+from yral_chat.db.moments import StandingStill
+from yral_chat.db.sqlite import DatabaseDamaged, create_sqlite_engine
 
 PAGE = 8192
 
@@ -69,6 +72,54 @@ def test_a_start_names_damage_and_changes_nothing(cli: Cli, damage: Callable[[by
     after.pop("yral_chat.db-shm", None)
     before.pop("yral_chat.db-shm", None)  # the index of the log, which readers make anew
     assert after.items() >= before.items()
+
+
+@pytest.fixture(params=["empty", "missing"])
+def lost(cli: Cli, request: pytest.FixtureRequest) -> Path:
+    """The place of a database whose log is all there is of it, with what somebody was told is kept."""
+    database = cli.data / "yral_chat.db"
+    database.write_bytes(b"") if request.param == "empty" else database.unlink()
+    return database
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "jobs list", "jobs retry --all", "chat -m Hello"])
+def test_a_log_without_its_database_is_not_taken_for_a_new_deployment(cli: Cli, lost: Path, command: str) -> None:
+    before = fingerprints(cli.data)
+    done = cli.run(*command.split())
+    refused(done, f"{lost} is damaged (", "was left as it is: run `yral-chat restore --file COPY`", "start again.")
+    assert done.err.count(". ") == 0, "one sentence"
+    after = fingerprints(cli.data)
+    assert after.items() >= before.items()
+    assert after.keys() - before.keys() <= {"media-signing-key", "log-key"}
+
+
+@pytest.mark.parametrize("use", [check_damage, StandingStill, lambda path: put_back(path.with_name("copy"), path)])
+def test_whatever_writes_leaves_a_log_without_its_database(lost: Path, use: Callable[[Path], object]) -> None:
+    before = fingerprints(lost.parent)
+    with pytest.raises(DatabaseDamaged):
+        use(lost)
+    assert fingerprints(lost.parent) == before
+
+
+def test_a_log_without_changes_is_nothing(cli: Cli, lost: Path) -> None:
+    log = Path(f"{lost}-wal")
+    log.write_bytes(log.read_bytes()[:32])
+    with Service(cli.folder) as service:
+        assert service.stop() == 0
+
+
+def test_a_log_without_its_database_is_kept_beside_the_copy_that_is_put_there(cli: Cli, lost: Path) -> None:
+    log = Path(f"{lost}-wal").read_bytes()
+    copy = cli.data / "copy.db"
+    migrate(f"sqlite:///{copy}")
+    done = cli.run("restore", "--file", str(copy))
+    assert done.status == 0, done.err
+    (kept,) = cli.data.glob("yral_chat.db.broken-*Z-wal")
+    assert kept.read_bytes() == log
+    assert f"kept as {str(kept).removesuffix('-wal')}" in done.out
+    check_damage(lost)
+    with Service(cli.folder) as service:
+        assert service.stop() == 0
 
 
 def test_one_that_is_whole_starts(cli: Cli) -> None:

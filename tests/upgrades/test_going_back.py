@@ -32,7 +32,7 @@ from tests.upgrades.versions import OldService, source_of, unpack
 from yral_chat.core.config import Settings
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
 from yral_chat.db.migrations import HEAD, migrate
-from yral_chat.db.sqlite import load_driver
+from yral_chat.db.sqlite import DatabaseDamaged, load_driver
 from yral_chat.services.backups.before_upgrade import go_back
 from yral_chat.services.backups.local import load_state, save_state
 from yral_chat.services.backups.restoring import RestoreFailed
@@ -215,6 +215,19 @@ def test_a_database_that_cannot_be_read_is_to_be_moved_away_first(upgraded: Sett
     database.rename(data / "elsewhere")
     assert go_back(upgraded, is_forced=False).kept is None
     assert state_of(f"sqlite:///{database}").revision == LAST
+
+
+@on_sqlite
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "missing"])
+def test_going_back_leaves_a_log_whose_database_is_gone(upgraded: Settings, data: Path, is_there: bool) -> None:
+    database, log = data / "yral_chat.db", data / "yral_chat.db-wal"
+    database.write_bytes(b"") if is_there else database.unlink()
+    log.write_bytes(b"what nobody else has" * 100)
+    with pytest.raises(DatabaseDamaged):
+        go_back(upgraded, is_forced=True)
+    assert log.read_bytes() == b"what nobody else has" * 100
+    assert (data / f"yral_chat.db.before-{HEAD}").exists()
+    assert database.exists() == is_there
 
 
 @on_sqlite

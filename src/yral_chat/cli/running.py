@@ -49,9 +49,19 @@ def saying_why(settings: Settings, *more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except told as error:
-        stop(str(error))
+        stop(_sentence(error, settings))
     except OSError as error:
         stop(f"{error.filename or settings.data_dir}: {error.strerror or error}")
+
+
+def _sentence(error: Exception, settings: Settings) -> str:
+    """With what to do in it."""
+    from yral_chat.db.sqlite import DatabaseDamaged
+
+    if not isinstance(error, DatabaseDamaged):
+        return str(error)
+    command = "yral-chat restore --latest" if settings.backup_url is not None else "yral-chat restore --file COPY"
+    return f"{error} and was left as it is: run `{command}`, which keeps it aside, and start again."
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from yral_chat.core.clock import now, stamp
 from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
-from yral_chat.db.sqlite import create_viewer_engine, find_damage, load_driver
+from yral_chat.db.sqlite import check_log, create_viewer_engine, find_damage, load_driver
 
 # The one to go back to, and the one before it.
 KEPT: Final = 2
@@ -125,6 +125,7 @@ def put_back(copy: Path, database: Path) -> Path | None:
     The caller holds the serve lock. Raises DatabaseInUse when another program has the database open all the same, and
     DatabaseUnusable when its log cannot be brought into it.
     """
+    check_log(database)  # a log that was left would be taken for that of the copy
     kept = None
     if database.exists():
         empty_log(database)

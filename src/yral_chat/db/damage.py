@@ -12,9 +12,8 @@ from loguru import logger
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.inspection import reading_all
-from yral_chat.db.sqlite import HEADER, check_file, error_code, find_damage, lock_path
+from yral_chat.db.sqlite import HEADER, DatabaseDamaged, check_file, check_log, error_code, find_damage, lock_path
 
 # A start does not wait longer for it: what a large file has behind that, the next drill looks at. 1 GB takes 4 s.
 CHECK_SECONDS = 30.0
@@ -22,15 +21,6 @@ CLOSED_SECONDS = 1.0  # where nobody has died
 STEPS = 1000  # of SQLite, or pages, between two looks at the clock
 
 CORRUPT, NOT_A_DATABASE, SHORT_READ, INTERRUPT = 11, 26, 522, 9  # https://www.sqlite.org/rescode.html
-
-
-class DatabaseDamaged(DatabaseUnusable):
-    """`path` is not what was written; `what` is a clause in SQLite's words."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__(f"{path} is damaged ({what})")
-        self.path = path
-        self.what = what
 
 
 def was_closed(path: Path) -> bool:
@@ -50,6 +40,7 @@ def check_damage(path: Path, *, seconds: float = CHECK_SECONDS) -> None:
 
     Raises DatabaseDamaged; changes nothing. What cannot be read for another reason is left to whoever opens it.
     """
+    check_log(path)
     if not path.is_file() or not path.stat().st_size:
         return
     with suppress(OSError), path.open("rb") as file:

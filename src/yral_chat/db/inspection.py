@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, inspect, text
@@ -16,9 +15,17 @@ from yral_chat.db.backends import backend_of
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.migrations import check_revision, find_revision
 from yral_chat.db.serve_lock import SERVE_LOCK
-from yral_chat.db.sqlite import check_file, create_viewer_engine, database_path, find_damage, load_driver, lock_path
-
-WAL_HEADER_BYTES: Final = 32  # https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+from yral_chat.db.sqlite import (
+    LOG_ALONE,
+    WAL_HEADER_BYTES,
+    check_file,
+    create_viewer_engine,
+    database_path,
+    find_damage,
+    is_log_alone,
+    load_driver,
+    lock_path,
+)
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -43,6 +50,8 @@ def inspect_database(url: str) -> Inspection:
 
 
 def _inspect_sqlite(path: Path) -> Inspection:
+    if is_log_alone(path):
+        return Inspection(str(path), damage=LOG_ALONE)
     check_file(path)
     if not path.exists():
         return Inspection(str(path), is_there=False)
@@ -96,6 +105,8 @@ def find_installation(path: Path) -> str | None:
     Leaves the write-ahead log as it is: Litestream goes on in it. The last connection to close would write it into the
     database, if it could write. Raises DatabaseUnusable.
     """
+    if is_log_alone(path):  # what restores puts the log aside; what creates stops at it
+        return None
     check_file(path)
     if not path.exists() or not path.stat().st_size:
         return None

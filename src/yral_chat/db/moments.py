@@ -8,9 +8,9 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from yral_chat.db.damage import INTERRUPT, DatabaseDamaged
+from yral_chat.db.damage import INTERRUPT
 from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.sqlite import create_viewer_engine, error_code, find_damage
+from yral_chat.db.sqlite import DatabaseDamaged, check_log, create_viewer_engine, error_code, find_damage
 from yral_chat.db.verification import TableSum, TableUnreadable, sum_tables
 
 # How long we wait for the server's transactions to end: each takes milliseconds.
@@ -54,6 +54,7 @@ class StandingStill:
     """From its making to its release nobody commits. Raises DatabaseUnusable."""
 
     def __init__(self, path: Path) -> None:
+        check_log(path)
         self._path = path
         self._engine = create_viewer_engine(path, "mode=rw")
         try:

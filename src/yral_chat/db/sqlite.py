@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Concatenate
+from typing import Any, Concatenate, Final
 from urllib.parse import quote
 
 from loguru import logger
@@ -46,6 +46,7 @@ MAX_GROUP = 128
 # Reads that share one snapshot. Small, because the last of them waits for the first.
 MAX_READ_GROUP = 8
 HEADER = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html, section 1.3
+WAL_HEADER_BYTES: Final = 32  # https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 # Two connections that write or checkpoint at once can corrupt a WAL database in between; fixed in 3.51.3.
 CORRUPTING = ((3, 7, 0), (3, 51, 3))
 
@@ -98,8 +99,38 @@ class NotSQLite(DatabaseUnusable):
     """The file is something else, or its beginning is not what was written."""
 
 
+class DatabaseDamaged(DatabaseUnusable):
+    """`path` is not what was written; `what` is a clause, mostly in SQLite's words."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path} is damaged ({what})")
+        self.path = path
+        self.what = what
+
+
+LOG_ALONE: Final = "it is empty or missing, and its log is not"
+
+
+def check_log(path: Path) -> None:
+    """Raises DatabaseDamaged where all there is of the database at `path` is its log, with what was acknowledged last.
+
+    SQLite takes that for a new database and deletes the log, also when it opens an empty file only to read (3.53).
+    """
+    if is_log_alone(path):
+        raise DatabaseDamaged(path, LOG_ALONE)
+
+
+def is_log_alone(path: Path) -> bool:
+    """Whether there are changes in the log of a database that is empty or missing itself."""
+    if path.exists() and (not path.is_file() or path.stat().st_size):
+        return False
+    wal = Path(f"{path.resolve()}-wal")  # SQLite follows a link, and has it there
+    return wal.exists() and wal.stat().st_size > WAL_HEADER_BYTES
+
+
 def check_file(path: Path) -> None:
     """Looks at the file without opening it as a database. Raises DatabaseUnusable; changes nothing."""
+    check_log(path)
     if not path.exists():
         return
     if not path.is_file():

@@ -19,11 +19,11 @@ from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, P
 from yral_chat.clients.ltx import LibraryMissing, check_libraries
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
-from yral_chat.db.damage import DatabaseDamaged, check_damage
+from yral_chat.db.damage import check_damage
 from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.inspection import is_served
 from yral_chat.db.moments import Pinned, StandingStill
-from yral_chat.db.sqlite import database_path, file_url
+from yral_chat.db.sqlite import DatabaseDamaged, database_path, file_url
 from yral_chat.db.verification import UNASKED, TableSum, TableUnreadable, compare, examine
 from yral_chat.services.backups.catalogue import CURRENT, CatalogueDamaged, Generation, place
 from yral_chat.services.backups.histories import first, last

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from loguru import logger
+
 from yral_chat.clients.litestream import DiskFull, Litestream, LitestreamError, Restored, state_folder
 from yral_chat.core.clock import now, stamp
 from yral_chat.core.failures import CannotGoOn
@@ -117,7 +119,8 @@ def _check(path: Path) -> None:
 def _put_in_place(aside: Path, path: Path) -> None:
     settle(aside)
     if (log := Path(f"{path}-wal")).exists():  # of a database that somebody has moved away, who may miss it
-        log.rename(f"{path}.before-restore-{stamp(now())}-wal")
+        kept = log.rename(f"{path}.before-restore-{stamp(now())}-wal")
+        logger.warning("backup.log_kept", name=kept.name)  # it may have what had not been sent
     Path(f"{path}-shm").unlink(missing_ok=True)
     aside.replace(path)
     copies.sync(path.parent)
@@ -149,8 +152,10 @@ def _set_aside(path: Path) -> Path:
     for suffix in ("-wal", "-shm"):
         if (beside := Path(f"{path}{suffix}")).exists():
             beside.rename(f"{kept}{suffix}")
-    path.rename(kept)
-    return kept
+    try:
+        return path.rename(kept)
+    except FileNotFoundError:
+        return Path(f"{kept}-wal")  # it was all there was
 
 
 def remove_database(path: Path) -> None:
