@@ -81,7 +81,7 @@ async def restore_dump(settings: Settings, *, at: str | None, to: Path | None, i
     database = create_database(settings.resolved_database_url)
     database.lock()  # held until this process ends: nobody serves it meanwhile
     with Bar() as bar:
-        faults = await dumps.restore(dump, bar.bytes)
+        faults = await dumps.restore(dump, bar.bytes, told=bar.say if is_forced else None)
     return [
         "Restored, and compared with what was dumped: every row is there.",
         *(f"  ✗ {fault.text} So it was when it was dumped." for fault in faults),

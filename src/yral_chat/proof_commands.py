@@ -75,7 +75,7 @@ async def _verify(backups: Backups, settings: Settings, bar: Bar, *, is_all: boo
     for finding in await backups.find_damage():
         yield finding
     entry, newest_one = await backups.find(None)
-    for finding in await erasures.find_missing(backups.store, entry.database_id, settings.data_dir):
+    for finding in await erasures.find_missing(backups.store, entry.database_id, settings.data_dir, entry.erasures):
         yield finding
     async for finding in _verify_one(backups, settings, bar, entry.database_id, newest_one, is_all=is_all):
         yield finding

@@ -103,7 +103,7 @@ async def restore_part(settings: Settings, copy: Copy | None, at: str | None, wa
         source = _from_dump if has_dumps(settings) else _from_backup
         refusal = RestoreCommandFailed("Another restore of a part runs. Wait for its end.")
         with only_one(settings.data_dir / "restore-part.lock", refusal):
-            async with source(settings, at, say) as restored:
+            async with source(settings, at, say, is_forced=wanted.is_forced) as restored:
                 await _put_back(settings, restored, wanted, say)
     else:
         check_copy(settings, copy)
@@ -111,7 +111,7 @@ async def restore_part(settings: Settings, copy: Copy | None, at: str | None, wa
 
 
 @asynccontextmanager
-async def _from_backup(settings: Settings, at: str | None, say: Say) -> AsyncIterator[Copy]:
+async def _from_backup(settings: Settings, at: str | None, say: Say, *, is_forced: bool) -> AsyncIterator[Copy]:
     """A file for as long as the block runs, where the server finds it; what a killed command has left goes first."""
     time = None if at is None else as_time(at)
     folder = settings.data_dir / "restores"
@@ -120,7 +120,8 @@ async def _from_backup(settings: Settings, at: str | None, say: Say) -> AsyncIte
     folder.mkdir(mode=0o700)
     backups = Backups(settings)
     try:
-        await backups.fetch_erasures(time)  # this folder may never have heard of them
+        # This folder may never have heard of them.
+        await backups.fetch_erasures(time, told=say if is_forced else None)
         with Bar() as bar:
             outcome = await backups.restore_to(path, time, bar.bytes, bar.say)
         await asyncio.to_thread(migrate, file_url(path))  # it may be of an earlier version
@@ -133,11 +134,11 @@ async def _from_backup(settings: Settings, at: str | None, say: Say) -> AsyncIte
 
 
 @asynccontextmanager
-async def _from_dump(settings: Settings, at: str | None, say: Say) -> AsyncIterator[Copy]:
+async def _from_dump(settings: Settings, at: str | None, say: Say, *, is_forced: bool) -> AsyncIterator[Copy]:
     """A database beside the one in use for as long as the block runs."""
     dumps = Dumps(settings)
     dump = await dumps.find(None if at is None else as_time(at))
-    await dumps.fetch_erasures(dump)  # this folder may never have heard of them
+    await dumps.fetch_erasures(dump, told=say if is_forced else None)  # this folder may never have heard of them
     name = scratch_name("restore", dump.database_id)
     async with scratch(settings.resolved_database_url, name) as url:
         with Bar() as bar:

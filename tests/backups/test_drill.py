@@ -249,6 +249,32 @@ async def test_erasures_that_the_backup_does_not_know_are_named(machine: Machine
 
 
 @pytest.mark.long
+async def test_erasures_that_the_backup_has_lost_are_named_by_who_never_knew_them(
+    machine: Machine, talking: Person, new_machine: MakeMachine, folder_target: Target
+) -> None:
+    with machine.client("somebody") as client:
+        assert client.delete("/api/v1/users/me").status_code == 200
+    await replicated(machine)
+    machine.service.stop()
+    (log,) = Path(folder_target.path).rglob("erasures.jsonl")  # noqa: ASYNC240 - nothing else runs here
+    other = new_machine(folder_target)
+    other.data.mkdir()
+    assert verified(other, "--all") == []
+    log.write_bytes(log.read_bytes()[:-9])
+    (damaged, *_) = verified(other)
+    assert damaged.startswith("erasures: 1 line of erasures.jsonl is damaged: ")
+    assert subjects(other) == {"erasures"}
+    log.unlink()
+    (lost,) = verified(other, "--all")
+    assert lost.startswith("erasures: 1 erasure is missing in erasures.jsonl at the backup: ")
+    assert subjects(other) == {"erasures"}
+    # Whoever has them all brings them back.
+    machine.start()
+    machine.service.stop()
+    assert verified(other) == []
+
+
+@pytest.mark.long
 async def test_what_is_left_of_erased_people_is_named(machine: Machine, talking: Person) -> None:
     with machine.client("another") as client:
         assert client.delete("/api/v1/users/me").status_code == 200

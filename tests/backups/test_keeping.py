@@ -14,6 +14,7 @@ from yral_chat.services.backups.catalogue import (
     CURRENT,
     Catalogue,
     CatalogueDamaged,
+    Entry,
     Generation,
     entry_key,
     place,
@@ -72,6 +73,28 @@ async def test_what_arrived_since_the_last_look_is_not_forgotten(backed: Backed)
     entry = await backed.catalogue.entry(backed.database_id)
     assert entry is not None
     assert entry.generations[-1].has_arrived
+
+
+async def test_the_number_of_erasures_grows_and_shrinks_only_by_a_restore(backed: Backed) -> None:
+    async def noted() -> int:
+        entry = await Catalogue(backed.store).entry(backed.database_id)
+        assert entry is not None
+        assert len(entry.generations) == 2
+        return entry.erasures
+
+    note = backed.catalogue.note_erasures
+    counts = [await noted()]
+    for count in (3, 2):
+        await note(backed.database_id, count)
+        counts.append(await noted())
+    await note(backed.database_id, 2, is_restored=True)
+    assert [*counts, await noted()] == [0, 3, 3, 2]
+
+
+async def test_an_entry_of_an_earlier_version_says_nothing_of_erasures(backed: Backed) -> None:
+    line = f'{{"database_id":"{backed.database_id}","generations":[]}}'.encode()
+    await backed.store.put(entry_key(backed.database_id), line)
+    assert await backed.catalogue.entry(backed.database_id) == Entry(backed.database_id, ())
 
 
 async def test_where_neither_is_it_is_another_place(backed: Backed) -> None:

@@ -14,9 +14,9 @@ from yral_chat.core.errors import StorageFull
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database
-from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
+from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog, write_lines
 from yral_chat.services.backups import erasures, replication
-from yral_chat.services.backups.catalogue import erasures_key
+from yral_chat.services.backups.catalogue import Catalogue, erasures_key
 from yral_chat.services.backups.replication import Replication
 from yral_chat.services.backups.service import BackupService
 
@@ -107,7 +107,7 @@ async def test_an_erasure_that_only_the_target_knows_stays(tmp_path: Path, folde
     assert await erasures.send(store, "a-database", tmp_path, sent) > 0
     ErasureLog(path).append(Erasure("2", "ben", AT))
     await erasures.send(store, "a-database", tmp_path, sent)
-    known = [erasure.user_id for erasure in await erasures.read(store, "a-database")]
+    known = [erasure.user_id for erasure in (await erasures.read(store, "a-database")).whole]
     assert known == ["anna", "ben"] == [erasure.user_id for erasure in ErasureLog(path).read()]
 
 
@@ -129,6 +129,24 @@ async def test_erasures_are_sent_once_the_disk_can_be_written_again(
         logger.remove(listening)
     path.unlink()
     await until(there(lambda: [one.user_id for one in ErasureLog(path).read()] == ["anna"]), what="it is noted")
+
+
+async def test_who_serves_mends_the_log_of_erasures_and_notes_how_many_there_are(
+    prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path
+) -> None:
+    database, backup = prepared
+    database_id = await database.read(lambda uow: uow.installation.get_id())
+    store, anna, ben = BackupStore(folder_target), Erasure("1", "anna", AT), Erasure("2", "ben", AT)
+    ErasureLog(tmp_path / "data" / erasures.NAME).append(anna)
+    await store.put(erasures_key(database_id), write_lines([ben, anna])[:-9])
+    await backup.begin()
+
+    async def is_noted() -> bool:
+        entry = await Catalogue(store).entry(database_id)
+        return entry is not None and entry.erasures == 2
+
+    await until(is_noted, what="their number is noted")
+    assert await erasures.read(store, database_id) == ([anna, ben], 0)
 
 
 async def test_a_log_that_cannot_be_cut_is_cut_later(

@@ -104,3 +104,10 @@ async def test_who_was_erased_does_not_come_back_by_a_folder_that_has_never_hear
     )
     assert "was erased after the copy was made" in done.out + done.err, done
     assert "Put back" not in done.out
+    (log,) = Path(folder_target.path).rglob("erasures.jsonl")  # noqa: ASYNC240 - nothing else runs here
+    log.write_bytes(log.read_bytes()[:-9])
+    (tmp_path / "newer").mkdir()
+    refused = operator.refuse(
+        "restore", "--at", between, "--user", person.user_id, DATA_DIR=str(tmp_path / "newer"), DATABASE_URL=url
+    )
+    assert refused.startswith("1 line of erasures.jsonl is damaged at the backup")

@@ -384,6 +384,38 @@ async def test_erased_people_do_not_come_back(new_machine: MakeMachine, folder_t
     assert person.history(second) == []
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_nobody_is_brought_back_without_a_word_where_the_log_of_erasures_is_damaged(
+    new_machine: MakeMachine, folder_target: Target, is_deleted: bool
+) -> None:
+    first = new_machine(folder_target)
+    first.start()
+    person = Person(first)
+    person.say(first, *TEXTS)
+    await replicated(first)
+    with first.client(person.user_id) as client:
+        assert client.delete("/api/v1/users/me").status_code == 200
+    assert first.service.stop() == 0, "it sends the log of erasures at its end"
+    (log,) = Path(folder_target.path).rglob("erasures.jsonl")  # noqa: ASYNC240 - nothing else runs here
+    data = log.read_bytes()
+    log.unlink() if is_deleted else log.write_bytes(data[:-9])
+    second = new_machine(folder_target)
+    assert "`yral-chat restore --latest --force`" in second.refuse()
+    refused = run(second, "restore", "--latest")
+    assert refused.returncode == 1
+    assert "erased people would come back. Nothing was changed." in refused.stderr
+    assert second.database() is None
+    forced = run(second, "restore", "--latest", "--force")
+    assert (forced.returncode, "erased people may come back" in forced.stdout) == (0, True), forced.stderr
+    # That was said; from now on the log counts as it is.
+    second.start()
+    second.service.stop()
+    assert run(second, "backup", "verify").returncode == 0
+    third = new_machine(folder_target)
+    third.start()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

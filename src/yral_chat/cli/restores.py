@@ -28,7 +28,8 @@ def restore(
         bool,
         typer.Option(
             "--force",
-            help="Also over a newer database, which is kept aside; over the file of --to; a part of another database.",
+            help="Also over a newer database, which is kept aside; over the file of --to; a part of another database; "
+            "where it is not known any more who was erased.",
         ),
     ] = False,
     conversation: Annotated[

@@ -99,6 +99,18 @@ async def test_a_person_who_was_erased_since_the_dump_is_erased_in_what_it_resto
     assert proof.is_proven
 
 
+async def test_a_log_of_erasures_that_is_damaged_at_the_target_is_not_proven(
+    dumped: Deployment, tmp_path: Path
+) -> None:
+    await dumped.erase("ada")
+    await dump(dumped.settings)
+    (log,) = (tmp_path / "dumps").rglob("erasures.jsonl")
+    log.write_bytes(log.read_bytes()[:-9])
+    proof = await drill(dumped.settings)
+    assert [finding.subject for finding in proof.findings] == ["erasures"]
+    assert proof.findings[0].text.startswith("1 line of erasures.jsonl is damaged: ")
+
+
 async def test_a_dump_with_a_row_of_its_own_is_not_proven(dumped: Deployment, postgres: PrivatePostgres) -> None:
     """The record says what the database had: a dump that restores without complaint may still be another."""
     dumps = Dumps(dumped.settings)

@@ -223,6 +223,30 @@ async def test_nothing_is_restored_where_the_erased_cannot_be_noted(
     assert is_empty(empty.resolved_database_url)
 
 
+async def test_nothing_is_restored_without_force_where_the_log_of_erasures_is_damaged(
+    deployment: Deployment, postgres: PrivatePostgres, settings_of: MakeSettings, tmp_path: Path
+) -> None:
+    await deployment.erase("ada")
+    await deployment.erase("bob")
+    await dump(deployment.settings)
+    (log,) = (tmp_path / "dumps").rglob("erasures.jsonl")
+    log.write_bytes(log.read_bytes()[:-9])
+    empty = settings_of(postgres.create_database(), "other")
+    dumps = Dumps(empty)
+    with pytest.raises(ErasuresNotKnown, match=r"1 line of erasures.jsonl is damaged .*Nothing was changed\."):
+        await dumps.restore(await dumps.find(), nothing)
+    assert is_empty(empty.resolved_database_url)
+    told: list[str] = []
+    await dumps.restore(await dumps.find(), nothing, told=told.append)
+    assert told == ["1 line of erasures.jsonl is damaged at the backup: erased people may come back."]
+    assert [erasure.user_id for erasure in ErasureLog(empty.data_dir / "erasures.jsonl").read()] == ["ada"]
+    log.unlink()
+    (finding,) = await Dumps(settings_of(empty.resolved_database_url, "third")).find_missing_erasures(
+        await dumps.find()
+    )
+    assert finding.text.startswith("2 erasures are missing in erasures.jsonl at the backup")
+
+
 # --- what is wrong
 
 

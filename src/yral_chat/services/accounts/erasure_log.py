@@ -5,8 +5,9 @@ the file is for its owner's eyes only, and it is all that is kept of such a pers
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,13 +24,32 @@ class Erasure(msgspec.Struct, frozen=True):
     at: Time
 
 
+class Lines(NamedTuple):
+    """Of a copy of the log: those that are whole, and how many are not."""
+
+    whole: list[Erasure]
+    damaged: int
+
+
+def read_lines(data: bytes) -> Lines:
+    """One that was cut off counts as damaged, too."""
+    found, damaged = [], 0
+    for line in data.splitlines():
+        try:
+            found.append(decode(line, Erasure))
+        except msgspec.DecodeError:
+            damaged += 1
+    return Lines(found, damaged)
+
+
 def parse(data: bytes) -> list[Erasure]:
     """The lines that are whole."""
-    found = []
-    for line in data.splitlines():
-        with suppress(msgspec.DecodeError):
-            found.append(decode(line, Erasure))
-    return found
+    return read_lines(data).whole
+
+
+def write_lines(erasures: Iterable[Erasure]) -> bytes:
+    """As they stand in the file."""
+    return b"".join(msgspec.json.encode(erasure) + b"\n" for erasure in erasures)
 
 
 class ErasureLog:
@@ -40,7 +60,7 @@ class ErasureLog:
 
     def append(self, *erasures: Erasure) -> None:
         """Returns once they are on the disk. Raises StorageFull, ServiceUnavailable."""
-        lines = b"".join(msgspec.json.encode(erasure) + b"\n" for erasure in erasures)
+        lines = write_lines(erasures)
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "ab") as file:  # writes all of it, or raises

@@ -61,10 +61,11 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """`database.json`."""
+    """`database.json`. `erasures`: so many its log of them has had; 0 where nobody knows."""
 
     database_id: str
     generations: tuple[Generation, ...]
+    erasures: int = 0
 
 
 class Catalogue:
@@ -219,6 +220,13 @@ class Catalogue:
                 return False
             await self._put(entry, (_arrived(one, generation_id) for one in entry.generations))
         return True
+
+    async def note_erasures(self, database_id: str, count: int, *, is_restored: bool = False) -> None:
+        """Writes down how many its log of erasures has; fewer only after a restore, which has told what is lost."""
+        async with self._one_changes:
+            entry = await self.entry(database_id)
+            if entry is not None and (count > entry.erasures or (is_restored and count < entry.erasures)):
+                await self._put(msgspec.structs.replace(entry, erasures=count), entry.generations)
 
     async def _has_changes(self, prefix: str, name: str = "") -> bool:
         """`name` is what the object's begins with."""

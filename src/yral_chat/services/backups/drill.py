@@ -238,7 +238,8 @@ class Drill:
             await self._compare(sums, found.tables)
         self._say("Erasing again who was erased.")
         database_id = str(self._facts["database_id"])
-        self._findings += await check_erasures(self._settings, backups.store, database_id, url)
+        noted = await backups.count_erasures(database_id)
+        self._findings += await check_erasures(self._settings, backups.store, database_id, url, noted)
 
     async def _look_at_objects(self, backups: Backups, litestream: Litestream, txid: int, sent: int) -> None:
         """Those that bring back any moment since the newest snapshot, and of the others what is little.

@@ -22,7 +22,9 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 class Dump(msgspec.Struct, frozen=True):
-    """The record of one. `at` is the time of the state that it holds; sizes in bytes."""
+    """The record of one. `at` is the time of the state that it holds; sizes in bytes. `erasures`: so many the log of
+    them had; 0 where nobody knows.
+    """
 
     database_id: str
     at: Time
@@ -33,6 +35,7 @@ class Dump(msgspec.Struct, frozen=True):
     database_size: int
     seconds: float
     tables: dict[str, TableSum]
+    erasures: int = 0
 
     @property
     def name(self) -> str:

@@ -34,6 +34,7 @@ from yral_chat.services.backups.alone import only_one
 from yral_chat.services.backups.dump_records import MARKER, Dump, Marker, dump_name, folder_of, time_of
 from yral_chat.services.backups.lease import SETTLE_SECONDS
 from yral_chat.services.backups.proof import Finding
+from yral_chat.services.backups.restoring import Say
 from yral_chat.services.backups.threads import in_thread
 from yral_chat.services.backups.verifying import as_difference, as_finding
 
@@ -79,9 +80,10 @@ class Dumps:
                 await self._claim(snapshot.database_id)
                 name = dump_name(snapshot.database_id, at)
                 size, sha256 = await self._send(f"{name}.dump", snapshot, progress)
+            erased = await asyncio.to_thread(erasures.count, self._settings.data_dir)
             dump = Dump(
                 snapshot.database_id, at, snapshot.revision, snapshot.server_version, size, sha256, snapshot.size,
-                round(time.monotonic() - began, 3), snapshot.tables,
+                round(time.monotonic() - began, 3), snapshot.tables, erased,
             )  # fmt: skip
             await self.store.put(f"{name}.json", msgspec.json.encode(dump))
             await erasures.send(self.store, dump.database_id, self._settings.data_dir, 0)
@@ -139,8 +141,9 @@ class Dumps:
             for key in await self._alone():
                 yield f"{key}: its record is missing; it does not count"
 
-    async def restore(self, dump: Dump, progress: Progress) -> list[Finding]:
+    async def restore(self, dump: Dump, progress: Progress, *, told: Say | None = None) -> list[Finding]:
         """Brings all of `dump`, or nothing, into the database, which has to be empty; compares it with the record.
+        `told` as of `fetch_erasures`.
 
         Returns what was wrong with the database already when it was dumped.
         """
@@ -153,21 +156,24 @@ class Dumps:
             if (wrong := await self._check(dump, lambda _: None)) is not None:
                 raise DumpFailed(f"{wrong}. Nothing was changed. `yral-chat backup list` shows others: --at TIME.")
             # First: whoever starts the service with what came, in whatever state, must not serve the erased again.
-            await self.fetch_erasures(dump)
+            await self.fetch_erasures(dump, told=told)
             differences, faults = await self.bring(dump, self._url, progress)
             if differences:
                 raise DumpFailed(f"{dump.name}.dump was restored, and is not what it was: {differences[0].text}")
             return faults
 
-    async def fetch_erasures(self, dump: Dump) -> None:
-        """Adds to the list here who was erased from the database of `dump`. Raises ErasuresNotKnown, too."""
+    async def fetch_erasures(self, dump: Dump, *, told: Say | None) -> None:
+        """Adds to the list here who was erased from the database of `dump`. Raises ErasuresNotKnown, too; `told`
+        instead, where not all of them can be known.
+        """
         with self._named():
-            await erasures.fetch_first(self.store, dump.database_id, self._settings.data_dir)
+            data_dir = self._settings.data_dir
+            await erasures.fetch_first(self.store, dump.database_id, data_dir, noted=dump.erasures, told=told)
 
     async def find_missing_erasures(self, dump: Dump) -> list[Finding]:
         """Those that this machine knows and the target does not. Raises DumpFailed, OSError."""
         with self._named():
-            return await erasures.find_missing(self.store, dump.database_id, self._settings.data_dir)
+            return await erasures.find_missing(self.store, dump.database_id, self._settings.data_dir, dump.erasures)
 
     async def bring(self, dump: Dump, url: str, progress: Progress) -> tuple[list[Finding], list[Finding]]:
         """Into the empty database at `url`: where what came differs from the record, and what is wrong with it."""

@@ -1,16 +1,19 @@
 """The log of erasures at the target: without it a restore on another machine would bring erased people back."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from yral_chat.clients.backup_store import BackupStore
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.errors import ServiceUnavailable
 from yral_chat.core.failures import CannotGoOn
+from yral_chat.core.logging import log
 from yral_chat.core.words import counted
-from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog, parse
+from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog, Lines, parse, read_lines, write_lines
 from yral_chat.services.backups.catalogue import erasures_key
 from yral_chat.services.backups.proof import Finding
+from yral_chat.services.backups.restoring import Say
 
 NAME = "erasures.jsonl"
 # It is sent every few seconds; what is not there after so long is missing.
@@ -21,58 +24,123 @@ class ErasuresNotKnown(CannotGoOn):
     """A restore that would bring erased people back, as a sentence for the operator."""
 
 
-async def send(store: BackupStore, database_id: str, data_dir: Path, sent: int) -> int:
+async def send(
+    store: BackupStore,
+    database_id: str,
+    data_dir: Path,
+    sent: int,
+    note: Callable[[int], Awaitable[None]] | None = None,
+) -> int:
     """Sends the log when it is not `sent` bytes long; returns its length. Raises BackupStoreError.
 
-    What only the target knows comes here first: a log that was lost here must not be lost there.
+    What only the target knows comes here first: a log that was lost here must not be lost there. What is damaged there
+    is written anew with it. `note` is told afterwards how many erasures there are.
     """
     data = await asyncio.to_thread(_read, data_dir / NAME)
-    if len(data) != sent and await fetch(store, database_id, data_dir):
+    if len(data) == sent:
+        return sent
+    lines = await store.read(erasures_key(database_id)) or b""
+    if await asyncio.to_thread(ErasureLog(data_dir / NAME).merge, lines):
         data = await asyncio.to_thread(_read, data_dir / NAME)
-    if data and len(data) != sent:
-        await store.put(erasures_key(database_id), data)
+    # Not the file as it is: a line that a crash has cut off here is none, and would be taken for damage there.
+    known = await asyncio.to_thread(_distinct, data)
+    if damaged := (await asyncio.to_thread(read_lines, lines)).damaged:
+        log.error("backup.erasures_mended", lines=damaged)
+    if known or damaged:
+        await store.put(erasures_key(database_id), await asyncio.to_thread(write_lines, known))
+    if note is not None:
+        await note(len(known))
     return len(data)
 
 
-async def fetch(store: BackupStore, database_id: str, data_dir: Path) -> int:
-    """Adds what the target knows and this folder does not; returns how many. Raises BackupStoreError."""
-    lines = await store.read(erasures_key(database_id))
-    if lines is None:
-        return 0
-    return await asyncio.to_thread(ErasureLog(data_dir / NAME).merge, lines)
+async def fetch_first(
+    store: BackupStore, database_id: str, data_dir: Path, *, noted: int = 0, told: Say | None = None
+) -> None:
+    """Before a restore, on a machine that may be new: adds what the target knows and this folder does not. `noted` is
+    how many there have been.
 
-
-async def fetch_first(store: BackupStore, database_id: str, data_dir: Path) -> None:
-    """Before a restore, on a machine that may be new. Raises BackupStoreError, ErasuresNotKnown, OSError."""
+    Where it cannot be known who they were, that is refused; or `told`, where the operator forces it.
+    Raises BackupStoreError, ErasuresNotKnown, OSError.
+    """
     await asyncio.to_thread(data_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
+    lines = await store.read(erasures_key(database_id)) or b""
+    here = await asyncio.to_thread(ErasureLog(data_dir / NAME).read)
+    if doubt := _doubt(here, await asyncio.to_thread(read_lines, lines), noted):
+        if told is None:
+            raise ErasuresNotKnown(
+                f"{doubt}, and {data_dir / NAME} does not know whom that leaves out, so that erased people would come "
+                f"back. Nothing was changed. Put the {NAME} of the machine that was lost in its place; or restore all "
+                "the same with --force, as in `yral-chat restore --latest --force`."
+            )
+        told(f"{doubt}: erased people may come back.")
     try:
-        await fetch(store, database_id, data_dir)
+        await asyncio.to_thread(ErasureLog(data_dir / NAME).merge, lines)
     except ServiceUnavailable as error:
         raise ErasuresNotKnown(
             f"Who was erased cannot be noted in {data_dir / NAME} ({error.__cause__}). Nothing was changed."
         ) from error
 
 
-async def read(store: BackupStore, database_id: str) -> list[Erasure]:
+def count(data_dir: Path) -> int:
+    """How many this folder knows."""
+    return len(_distinct(_read(data_dir / NAME)))
+
+
+async def read(store: BackupStore, database_id: str) -> Lines:
     """What the target knows. Raises BackupStoreError."""
-    lines = await store.read(erasures_key(database_id))
-    return [] if lines is None else await asyncio.to_thread(parse, lines)
+    return await asyncio.to_thread(read_lines, await store.read(erasures_key(database_id)) or b"")
 
 
-async def find_missing(store: BackupStore, database_id: str, data_dir: Path) -> list[Finding]:
-    """What this folder knows and the target does not, though there was time. Raises BackupStoreError, OSError."""
+async def find_missing(store: BackupStore, database_id: str, data_dir: Path, noted: int = 0) -> list[Finding]:
+    """Where the target does not know who was erased: what is damaged there; what neither it nor this folder has of
+    those that were `noted`; what this folder knows alone, though there was time. Raises BackupStoreError, OSError.
+    """
     log = await asyncio.to_thread(ErasureLog(data_dir / NAME).read)
-    return compare(log, await read(store, database_id))
+    return compare(log, await read(store, database_id), noted)
 
 
-def compare(log: list[Erasure], there: list[Erasure]) -> list[Finding]:
+def compare(log: list[Erasure], there: Lines, noted: int = 0) -> list[Finding]:
     """`find_missing`, of what was read."""
-    known, settled = set(there), to_text(now() - SENT_SECONDS * SECOND)
-    if not (missing := [one for one in log if one not in known and one.at < settled]):
-        return []
-    erased = counted(len(missing), "erasure is", "erasures are")
-    text = f"{erased} not noted at the backup, which would bring people back. A running service sends what is missing."
-    return [Finding("erasures", text)]
+    known, settled = set(there.whole), to_text(now() - SENT_SECONDS * SECOND)
+    texts = []
+    if there.damaged:
+        texts.append(
+            f"{_damaged(there)}: a restore on another machine would bring people back. A start of the service writes "
+            f"anew what its own {NAME} knows."
+        )
+    if (lost := noted - len(known.union(log))) > 0:
+        texts.append(f"{_lost(lost)}: a restore would bring people back. Put a copy of it that has them there.")
+    if missing := [one for one in log if one not in known and one.at < settled]:
+        erased = counted(len(missing), "erasure is", "erasures are")
+        texts.append(
+            f"{erased} not noted at the backup, which would bring people back. A running service sends what is missing."
+        )
+    return [Finding("erasures", text) for text in texts]
+
+
+def _doubt(log: list[Erasure], there: Lines, noted: int) -> str | None:
+    """Why it cannot be known here who was erased, as the beginning of a sentence.
+
+    Nobody can tell whom a damaged line names: only a folder that has as many as there are lines, and all that are whole
+    among them, has those, too.
+    """
+    here, whole = set(log), set(there.whole)
+    if there.damaged and not (whole <= here and len(here) >= len(whole) + there.damaged):
+        return f"{_damaged(there)} at the backup"
+    lost = noted - len(here | whole)
+    return _lost(lost) if lost > 0 else None
+
+
+def _damaged(there: Lines) -> str:
+    return f"{counted(there.damaged, f'line of {NAME} is', f'lines of {NAME} are')} damaged"
+
+
+def _lost(lost: int) -> str:
+    return f"{counted(lost, 'erasure is', 'erasures are')} missing in {NAME} at the backup"
+
+
+def _distinct(data: bytes) -> list[Erasure]:
+    return list(dict.fromkeys(parse(data)))
 
 
 def _read(path: Path) -> bytes:

@@ -102,7 +102,7 @@ class PostgresDrill:
                 self._findings += findings
             self._facts |= {"is_compared": True, "recovery_seconds": round(time.monotonic() - started, 3)}
             self._say("Erasing again who was erased.")
-            self._findings += await check_erasures(self._settings, dumps.store, dump.database_id, url)
+            self._findings += await check_erasures(self._settings, dumps.store, dump.database_id, url, dump.erasures)
         return at
 
     @asynccontextmanager

@@ -18,12 +18,14 @@ from yral_chat.services.backups.verifying import as_finding
 CACHE_MB: Final = 8
 
 
-async def check_erasures(settings: Settings, store: BackupStore, database_id: str, url: str) -> list[Finding]:
-    """Changes the restored database at `url`. Raises BackupStoreError."""
+async def check_erasures(
+    settings: Settings, store: BackupStore, database_id: str, url: str, noted: int = 0
+) -> list[Finding]:
+    """Changes the restored database at `url`; `noted` is how many there have been. Raises BackupStoreError."""
     log = await asyncio.to_thread(ErasureLog(settings.data_dir / erasures.NAME).read)
     there = await erasures.read(store, database_id)
-    findings = erasures.compare(log, there)
-    erased = list(dict.fromkeys([*there, *log]))
+    findings = erasures.compare(log, there, noted)
+    erased = list(dict.fromkeys([*there.whole, *log]))
     repeated = await _erase_again(settings, url, erased)
     left = await asyncio.to_thread(find_left, url, [(one.user_id, from_text(one.at)) for one in erased])
     findings += [as_finding(fault) for fault in left]

@@ -93,6 +93,7 @@ class BackupService:
         self._earlier: Sequence[Generation] = ()  # of the database that the target has
         self._is_elsewhere = False  # what is at the target is not what was there
         self._damage: str | None = None  # of the files that lead to the backup
+        self._erasures_noted = 0  # of the database that the target has
         self._erasures_sent = -1  # bytes of their log; -1: nothing is known
         self._tasks: list[asyncio.Task[None]] = []
         self.replication: Replication | None = None
@@ -128,7 +129,7 @@ class BackupService:
                 raise
         except BackupStoreError as error:
             raise self._unusable(error) from error
-        except (LeaseTaken, LitestreamError, restoring.RestoreFailed) as error:
+        except (LeaseTaken, LitestreamError, restoring.RestoreFailed, erasures.ErasuresNotKnown) as error:
             raise BackupUnusable(str(error)) from error
 
     async def begin(self) -> None:
@@ -225,6 +226,7 @@ class BackupService:
         await wait_for_orphan(self._settings.data_dir)
         here, there = await self._look_here(), await self._look_there()
         self._earlier = () if there.entry is None else there.entry.generations
+        self._erasures_noted = 0 if there.entry is None else there.entry.erasures
         decision = decide(here, there, is_new=self._is_new)
         log.info("backup.start", decision=type(decision).__name__, target=there.name)
         self.is_first = there.entry is None and decision == Begin("first")
@@ -241,7 +243,8 @@ class BackupService:
                 assert database_id  # noqa: S101 - else nothing could go on
                 self._replicate(database_id, generation)
             case Restore(database_id, generation, txid):
-                await erasures.fetch(self._store, database_id, self._settings.data_dir)
+                data_dir = self._settings.data_dir
+                await erasures.fetch_first(self._store, database_id, data_dir, noted=self._erasures_noted)
                 state = LocalState(self._store.target.name, database_id, None, End(generation.id, txid))
                 found = await self._bring_back(state, generation)
                 log.warning("backup.restored", txid=found.txid, duration_ms=found.duration_ms)
@@ -327,9 +330,19 @@ class BackupService:
             return
         data_dir, sent = self._settings.data_dir, self._erasures_sent
         try:
-            self._erasures_sent = await erasures.send(self._store, self._database_id, data_dir, sent)
+            self._erasures_sent = await erasures.send(
+                self._store, self._database_id, data_dir, sent, self._note_erasures
+            )
         except (BackupStoreError, AppError) as error:  # AppError: of the disk here
             log.warning("backup.erasures_not_sent", error=str(error))
+
+    async def _note_erasures(self, count: int) -> None:
+        """By the number of them a log that is deleted at the target is missed."""
+        assert self._database_id is not None  # noqa: S101 - it is backed up
+        if self.lost_to is None:
+            with suppress(CatalogueDamaged):  # it is about to be mended, and the next erasure counts them again
+                is_restored = self._reason == "restored"
+                await self._catalogue.note_erasures(self._database_id, count, is_restored=is_restored)
 
     async def _keep_catalogue(self) -> None:
         """Mends the files that lead to the backup, and sees when the backup is not there: another disk is mounted, or

@@ -159,6 +159,14 @@ class Backups:
         key = CURRENT if entry is None else entry_key(entry.database_id)
         return [Finding("catalogue", f"{key} does not lead to generation {generation_id}, which is being written.")]
 
+    async def count_erasures(self, database_id: str) -> int:
+        """As they were noted; 0 where that is damaged, which `find_damage` says, or nobody has."""
+        try:
+            entry = await self._catalogue.entry(database_id)
+        except CatalogueDamaged:
+            return 0
+        return 0 if entry is None else entry.erasures
+
     async def last_sent(self, litestream: Litestream, generation_id: str) -> int:
         """The last transaction that this machine has sent to this generation; 0: it has nothing to do with it."""
         state = await asyncio.to_thread(load_state, self._settings.data_dir)
@@ -225,7 +233,7 @@ class Backups:
             if not is_forced:
                 refuse_damaged(outcome)
                 await asyncio.to_thread(refuse_newer, path, outcome.contents)
-            entry = await self.fetch_erasures(at)
+            entry = await self.fetch_erasures(at, told=say if is_forced else None)
             replaces = None if newest is None else End(newest[0].id, newest[1])
             state = LocalState(self.name, entry.database_id, None, replaces)
             kept = await asyncio.to_thread(self._swap, waiting, path, state)
@@ -235,15 +243,16 @@ class Backups:
             await asyncio.to_thread(restoring.remove_database, waiting)
         return msgspec.structs.replace(outcome, path=path, kept=kept)
 
-    async def fetch_erasures(self, at: str | None) -> Entry:
+    async def fetch_erasures(self, at: str | None, *, told: Say | None) -> Entry:
         """Adds to the list here who was erased from the present database, and from that of the state of `at`, which it
-        returns. Raises ErasuresNotKnown, too.
+        returns. Raises ErasuresNotKnown, too; `told` instead, where not all of them can be known.
         """
         entry, _ = await self.find(at)
         try:
-            present = await self._marked()
-            for database_id in {entry.database_id if present is None else present.database_id, entry.database_id}:
-                await erasures.fetch_first(self.store, database_id, self._settings.data_dir)
+            noted = {one.database_id: one.erasures for one in (await self._marked(), entry) if one is not None}
+            for database_id, count in noted.items():
+                data_dir = self._settings.data_dir
+                await erasures.fetch_first(self.store, database_id, data_dir, noted=count, told=told)
         except BackupStoreError as error:
             raise self._unusable(error) from error
         return entry
