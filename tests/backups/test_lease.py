@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import pytest
 
+from tests.backups.hanging import hanging
 from tests.backups.targets import bucket
 from tests.object_stores import Moto, Rclone
 from tests.waiting import there, until
@@ -124,6 +126,14 @@ async def test_a_bucket_that_is_away_takes_no_lease(moto: Moto) -> None:
     assert before is not None
     with contextlib.suppress(Exception):
         await held.release()
+
+
+async def test_a_folder_that_hangs_is_told_of_and_does_not_keep_the_end(folder_target: Target) -> None:
+    held = Lease(BackupStore(folder_target, request_seconds=0.5), "holder", ttl_seconds=TTL, settle_seconds=0.3)
+    await held.acquire()
+    with hanging(Path(folder_target.path) / LEASE):
+        await until(there(lambda: held.error == "it does not answer"), what="it to be told", seconds=20)
+        await asyncio.wait_for(held.release(), 20)
 
 
 def _kill(one: Lease) -> "asyncio.Task[None]":

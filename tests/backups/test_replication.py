@@ -1,15 +1,21 @@
 """How late a backup is, while somebody writes all the time; and the log of erasures, when one copy of it was lost."""
 
 import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from loguru import logger
 
 from tests.waiting import there, until
+from yral_chat.clients import litestream
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError, Position
+from yral_chat.clients.programs import PIPE, Program
 from yral_chat.core.errors import StorageFull
 from yral_chat.core.metrics import Metrics
 from yral_chat.db.backends import create_database
@@ -186,3 +192,35 @@ async def test_the_log_is_cut_when_what_hangs_was_stopped(
     replicating._answered_at -= 2 * replication.SILENCE_SECONDS
     await replicating._miss(LitestreamError("it does not answer"))
     assert replicating.wal_bytes == 0
+
+
+class Undying(Program):
+    """As one that waits for a disk: the kernel ends it once that has answered."""
+
+    def send_signal(self, number: int) -> None:
+        pass
+
+
+class Stuck(Litestream):
+    async def start(self) -> AsyncIterator[dict[str, Any]]:
+        self._process = await Undying.start("sleep", "1000", stderr=PIPE)
+        return litestream._log_lines(self._process)
+
+
+async def test_one_that_cannot_be_ended_does_not_keep_the_end(
+    replicating: Replication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litestream, "SHUTDOWN_SECONDS", -4.9)
+    replicating._litestream.__class__ = Stuck
+    replicating.start()
+    await until(there(lambda: replicating._is_running), what="it to run")
+    process = replicating._litestream._process
+    assert process is not None
+    try:
+        await asyncio.wait_for(replicating.stop(is_sending=False), 20)
+        assert replicating.state == "stopped"
+        assert process.returncode is None
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+        process.close()

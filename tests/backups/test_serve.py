@@ -15,6 +15,7 @@ import pytest
 
 from tests.backups.commands import environment, run
 from tests.backups.conftest import MakeMachine
+from tests.backups.hanging import hanging
 from tests.backups.targets import Machine, Person, bucket, health, keys, metric, replicated
 from tests.crash.disk import ServiceOnDisk, SmallDisk, can_mount
 from tests.object_stores import Rclone
@@ -454,6 +455,30 @@ async def test_a_bucket_that_goes_away_harms_nobody(new_machine: MakeMachine, rc
     second = new_machine(bucket(rclone))
     second.start()
     assert person.history(second) == person.said
+
+
+@pytest.mark.long
+async def test_a_folder_that_hangs_harms_nobody(machine: Machine, folder_target: Target) -> None:
+    """As on a network disk that is away."""
+    folder = Path(folder_target.path)
+    machine.start()
+    person = Person(machine)
+    await replicated(machine)
+    renewed_at = (folder / LEASE).stat().st_mtime_ns
+    # Just written: the next time it is read first, and not written over.
+    await until(there(lambda: (folder / LEASE).stat().st_mtime_ns != renewed_at), what="the lease to be renewed")
+    with hanging(folder / LEASE), hanging(folder / CURRENT):
+        person.say(machine, *TEXTS)
+        await until(there(lambda: health(machine)["error"] == "it does not answer"), what="the reason to be seen")
+        person.say(machine, "still here")
+    await until(there(lambda: health(machine)["error"] is None), what="the reason to go")
+    with hanging(folder / LEASE), hanging(folder / CURRENT):
+        person.say(machine, "not for long")
+        assert machine.service.stop() == 0
+    machine.start()
+    assert person.history(machine) == person.said
+    await replicated(machine)
+    assert health(machine)["status"] == "up"
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Objects of any size in the place of backups: in a folder and in a real bucket, on slow lines and silent ones."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.backups.hanging import hanging
 from tests.clients.refusing import Refusing
 from tests.faults.proxy import Fault, FaultProxy
 from tests.object_stores import ACCESS_KEY, BUCKET, SECRET_KEY, Rclone
@@ -142,3 +144,51 @@ async def test_reading_makes_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "folder").exists()
     await store.put("some", b"1")
     assert not await store.is_empty()
+
+
+async def test_a_folder_that_goes_away_is_empty_and_comes_back_with_what_is_written(tmp_path: Path) -> None:
+    store = BackupStore(Target(None, str(tmp_path / "folder")))
+    await store.put("some/object", b"1")
+    shutil.rmtree(tmp_path / "folder")
+    assert await store.get("some/object") is None
+    assert await store.open("some/object") is None  # the first that is opened since
+    assert await store.size_of("some/object") is None
+    assert await store.is_empty()
+    assert await store.is_empty("some")
+    assert list(await store.folders("")) == list(await store.folders("some")) == []
+    await store.delete("some/object")
+    assert not (tmp_path / "folder").exists()
+    await store.put("some/object", b"2")
+    assert await read(store, "some/object") == b"2"
+
+
+async def test_a_folder_in_use_is_not_looked_for_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network disk that is away would let everybody wait."""
+    store = BackupStore(Target(None, str(tmp_path / "folder")))
+    await store.put("some/object", b"1")
+
+    def wait(path: Path, *_: object, **__: object) -> bool:
+        raise AssertionError(f"would wait for {path}")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", wait)
+        patched.setattr(Path, "mkdir", wait)
+        assert await store.get("some/object") is not None
+        assert await read(store, "some/object") == b"1"
+        assert await store.size_of("some/object") == 1
+        assert await store.folders("") == ["some"]
+        assert not await store.is_empty()
+        await store.delete("some/object")
+
+
+@pytest.mark.parametrize("ask", [BackupStore.get, BackupStore.open, BackupStore.size_of])
+async def test_a_folder_that_hangs_is_not_waited_for(
+    tmp_path: Path, ask: Callable[[BackupStore, str], Awaitable[object]]
+) -> None:
+    store = BackupStore(Target(None, str(tmp_path / "folder")), request_seconds=0.5)
+    await store.put("some", b"1")
+    with hanging(tmp_path / "folder" / "some"), pytest.raises(BackupStoreError, match="it does not answer"):
+        await asyncio.wait_for(ask(store, "some"), 20)
+    assert await read(store, "some") == b"1"

@@ -114,7 +114,7 @@ class BackupStore:
     """The objects below one target. Keys are relative to it. Methods raise BackupStoreError.
 
     `request_seconds` is what one request may take: of large objects a part of 5 MiB on its way there, or the next piece
-    on its way back.
+    on its way back. A large one on its way into a folder has no limit.
     """
 
     def __init__(self, target: Target, *, request_seconds: float = REQUEST_SECONDS) -> None:
@@ -173,7 +173,8 @@ class BackupStore:
         try:
             async with self._large:
                 await self._ask(
-                    obstore.put_async(self._store, key, rest.read(), chunk_size=PART_BYTES, max_concurrency=1)
+                    obstore.put_async(self._store, key, rest.read(), chunk_size=PART_BYTES, max_concurrency=1),
+                    is_bounded=False,
                 )
         except BackupStoreError:
             if rest.error is not None:
@@ -326,11 +327,14 @@ class BackupStore:
         async with asyncio.timeout(self._request_seconds):
             return await request
 
-    async def _ask(self, request: Awaitable[T]) -> T:
+    async def _ask(self, request: Awaitable[T], *, is_bounded: bool = True) -> T:
         from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
+        # Of a network disk that is away. The client of S3 has a limit of its own.
+        limit = self._request_seconds if is_bounded and self.target.bucket is None else None
         try:
-            return await request
+            async with asyncio.timeout(limit):
+                return await request
         except (AlreadyExistsError, NotSupportedError, PreconditionError):
             raise
         except FileNotFoundError as error:
@@ -342,9 +346,12 @@ class BackupStore:
 
     @property
     def _is_absent(self) -> bool:
-        """Whether it is a folder that is not there: what is read makes none. Raises BackupStoreError."""
+        """Whether it is a folder that is not there: to open it would make it. Raises BackupStoreError.
+
+        Once it is open obstore says so, in threads of its own: a network disk that is away would stop the event loop.
+        """
         try:
-            return self.target.bucket is None and not Path(self.target.path).exists()
+            return self.target.bucket is None and "_store" not in self.__dict__ and not Path(self.target.path).exists()
         except OSError as error:  # of a disk that is broken, or a server that is away
             raise BackupStoreError(reason_of(str(error))) from error
 
@@ -354,8 +361,10 @@ class BackupStore:
 
     @cached_property
     def _patient_store(self) -> "S3Store | LocalStore":
-        """For answers of any length: obstore's limit is for the whole of one, ours for each piece."""
-        return self._open(timedelta(days=30))
+        """For answers of any length: obstore's limit is for the whole of one, ours for each piece. For a folder it has
+        none.
+        """
+        return self._store if self.target.bucket is None else self._open(timedelta(days=30))
 
     def _open(self, request_time: timedelta) -> "S3Store | LocalStore":
         # Here, because most processes do without and need not load 15 MB of it.

@@ -27,6 +27,8 @@ from yral_chat.core.clock import from_text
 
 # What a last synchronisation may take at the end; afterwards it is cut, and goes on at the next start.
 SHUTDOWN_SECONDS: Final = 10.0
+# What the end of one that was killed may take. One that waits for a disk ends once that answers, and we do without.
+KILLED_SECONDS: Final = 2.0
 # How long each change can be reached by itself. Later it is one of those of the half minute around it.
 FINE_RETENTION: Final = "1h"
 LEVELS: Final = ("30s", "5m", "1h")
@@ -206,8 +208,7 @@ class Litestream:
             async with asyncio.timeout(SHUTDOWN_SECONDS + 5):
                 await process.wait()
         except TimeoutError:
-            process.kill()
-            await process.wait()
+            await _kill(process)
         self._process = None
 
     async def position(self, seconds: float = SOCKET_SECONDS) -> Position:
@@ -298,8 +299,7 @@ class Litestream:
             try:
                 out, errors = await process.communicate()
             except BaseException:
-                process.kill()
-                await process.wait()
+                await _kill(process)
                 raise
             finally:
                 process.close()
@@ -362,6 +362,13 @@ async def wait_for_orphan(folder: Path) -> None:
         raise LitestreamError(f"its lock in {folder} cannot be read ({error.strerror})") from error
     if not has_ended:
         raise LitestreamError(f"another Litestream replicates the database of {folder} and does not end: end it")
+
+
+async def _kill(process: Program) -> None:
+    process.kill()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(KILLED_SECONDS):
+            await process.wait()
 
 
 def _dying_with_us(signal_name: str) -> tuple[str, ...]:

@@ -188,6 +188,27 @@ async def test_who_was_erased_is_known_at_the_target_before_the_next_dump(
     assert [erasure.user_id for erasure in parse(log.read_bytes())] == ["ada", "bob"]
 
 
+async def test_a_folder_in_use_is_not_looked_for_on_the_event_loop(
+    backup: PostgresBackup, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network disk that is away would let everybody wait."""
+
+    def wait(path: Path) -> bool:
+        assert path.name != "dumps", "it would wait for the disk"
+        return os.path.exists(path)  # noqa: PTH110 - the other one is what stands here
+
+    await dump(deployment.settings)
+    await deployment.erase("ada")
+    for _ in range(2):
+        await backup.send_erasures()
+        await backup.look()
+    await deployment.erase("bob")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", wait)
+        await backup.send_erasures()
+        await backup.look()
+
+
 def test_a_drill_that_came_to_nothing_takes_a_tenth_of_the_time_at_most() -> None:
     """One for which the server has no room, or that takes more than the hour it may."""
     assert pause_after(1, 6 * 3600) == 600

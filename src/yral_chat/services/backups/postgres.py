@@ -6,6 +6,7 @@ It makes dumps at BACKUP_URL at intervals, proves that the newest backup restore
 import asyncio
 import math
 from contextlib import suppress
+from functools import cached_property
 from typing import Final, Literal
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError, target_of
@@ -40,6 +41,9 @@ class PostgresBackup:
         self._settings = settings
         self._pause_seconds = pause_seconds
         self._database = database
+        url = settings.backup_url
+        # One for all the time: to open a folder waits for its disk, and everybody with it.
+        self._store = None if url is None else BackupStore(target_of(settings, url))
         self._sent = -1
         self._failed_at: float | None = None  # the last dump, if it did
         self._tasks: list[asyncio.Task[None]] = []
@@ -96,12 +100,11 @@ class PostgresBackup:
 
     async def send_erasures(self) -> None:
         """A chore: the dump of last night does not know who was erased today."""
-        if self._settings.backup_url is None:
+        if self._store is None:
             return
         try:
             database_id = await self._database.read(lambda uow: uow.installation.get_id())
-            store = BackupStore(target_of(self._settings, self._settings.backup_url))
-            self._sent = await erasures.send(store, database_id, self._settings.data_dir, self._sent)
+            self._sent = await erasures.send(self._store, database_id, self._settings.data_dir, self._sent)
         except BackupStoreError as error:
             log.warning("backup.erasures_not_sent", error=error.reason)
 
@@ -148,4 +151,9 @@ class PostgresBackup:
 
     async def _find_newest(self) -> int | None:
         database_id = await self._database.read(lambda uow: uow.installation.get_id())
-        return await Dumps(self._settings).newest_at(database_id)
+        return await self._dumps.newest_at(database_id)
+
+    @cached_property
+    def _dumps(self) -> Dumps:
+        """As the store. Raises DumpFailed."""
+        return Dumps(self._settings)

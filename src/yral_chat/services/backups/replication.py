@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from yral_chat.clients.backup_store import reason_of
-from yral_chat.clients.litestream import Litestream, LitestreamError, Position
+from yral_chat.clients.litestream import KILLED_SECONDS, Litestream, LitestreamError, Position
 from yral_chat.clients.resilience import Backoff
 from yral_chat.core.errors import AppError
 from yral_chat.core.logging import log
@@ -72,8 +72,9 @@ class Replication:
                     async with asyncio.timeout(LAST_SECONDS):
                         await self._send_last(may_start)
             await self._litestream.stop()
-            if not self._is_running:  # it is still being started
-                self._tasks[0].cancel()
+            if self._is_running:  # else it is still being started
+                await asyncio.wait(self._tasks, timeout=KILLED_SECONDS)  # its log has no end where it cannot be ended
+            self._tasks[0].cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks = []
 
