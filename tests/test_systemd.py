@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from yral_chat.clients.litestream import SHUTDOWN_SECONDS
+from yral_chat.clients.backup_store import REQUEST_SECONDS
+from yral_chat.clients.litestream import KILLED_SECONDS, SHUTDOWN_SECONDS
 from yral_chat.core.config import Settings
+from yral_chat.services.backups import service
 from yral_chat.services.backups.replication import LAST_SECONDS
 
 UNITS = Path(__file__).parents[1] / "deploy/systemd"
@@ -25,8 +27,10 @@ def values(name: str, unit: Path = UNIT) -> list[str]:
 
 def test_it_fits_the_service() -> None:
     (stop,) = values("TimeoutStopSec")
-    litestream_seconds = LAST_SECONDS + SHUTDOWN_SECONDS + 5
-    assert int(stop) >= Settings.model_fields["shutdown_grace_seconds"].default + 5 + litestream_seconds
+    litestream_seconds = LAST_SECONDS + SHUTDOWN_SECONDS + 5 + 2 * KILLED_SECONDS
+    target_seconds = service.LAST_SECONDS + REQUEST_SECONDS  # of one that hangs: the log of erasures, and the lease
+    grace = Settings.model_fields["shutdown_grace_seconds"].default + 5
+    assert int(stop) >= grace + litestream_seconds + target_seconds
     assert values("KillMode") == ["mixed"], "Litestream would be ended before the last reply is written"
     (state,) = values("StateDirectory")
     assert f"DATA_DIR=/var/lib/{state}" in values("Environment")[0].split()

@@ -18,7 +18,7 @@ async def show_status(settings: Settings) -> list[str]:
     """Lines to print. Raises RestoreFailed."""
     backups = Backups(settings)
     kept = await backups.list()
-    lines = [f"target      {backups.name}"]
+    lines = [f"target      {backups.name}", *(f"✗           {found.text}" for found in await backups.find_damage())]
     known = [one for one in kept if one.files or one.generation.has_arrived]
     if not known:
         return [*lines, "backup      none yet"]

@@ -160,6 +160,7 @@ async def test_a_newer_database_that_is_lost_hides_no_older_one(
     assert "--new" in said
     assert said.split("`")[1:2] == run(third, "restore", "--latest").stderr.split("`")[1:2]
     assert older.generations[0].id in run(third, "backup", "list").stdout
+    assert f"names a database whose {entry_key(newer.database_id)} is missing" in run(third, "backup", "status").stdout
     assert run(third, "restore", "--at", time).returncode == 0
     third.start("--new")
     assert person.history(third) == person.said

@@ -52,6 +52,11 @@ def _at(level: int, first: int, last: int, minutes_ago: float) -> LtxFile:
     return LtxFile(level, txid_text(first), txid_text(last), 100, now() - round(minutes_ago * MINUTE))
 
 
+def test_without_level_0_the_newest_is_missed_also_by_who_does_not_know_it() -> None:
+    (found,) = find_gaps([file for file in WHOLE if file.level])
+    assert found.text == "All of level 0 is missing, which had transaction 11 by itself."
+
+
 def test_who_has_written_nothing_for_an_hour_misses_nothing() -> None:
     """Litestream then leaves the last change of level 0 alone: its own, a minute after somebody's."""
     idle = [_at(SNAPSHOTS, 1, 1, 90), _at(1, 1, 2, 80), _at(1, 3, 15, 76), _at(1, 16, 16, 75), _at(0, 16, 16, 75)]

@@ -42,6 +42,18 @@ async def test_the_second_is_refused_as_long_as_the_first_lives(target: Target) 
     await second.release()
 
 
+async def test_whose_it_is_can_be_asked(target: Target) -> None:
+    ours = lease(target, "ours", ttl=100 * TTL)  # nobody renews it meanwhile
+    await ours.acquire()
+    assert await ours.is_ours()
+    store = BackupStore(target)
+    held = await store.get(LEASE)
+    assert held is not None
+    await store.put(LEASE, held.data.replace(b'"ours"', b'"theirs"'))
+    assert not await ours.is_ours()
+    await ours.release()
+
+
 async def test_one_that_may_be_silent_for_longer_is_given_that_long(folder_target: Target) -> None:
     first, second = lease(folder_target, "first", ttl=2 * TTL), lease(folder_target, "second", ttl=TTL / 3)
     await first.acquire()

@@ -21,7 +21,7 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog, write_lines
-from yral_chat.services.backups import erasures, replication
+from yral_chat.services.backups import erasures, replication, service
 from yral_chat.services.backups.catalogue import Catalogue, erasures_key
 from yral_chat.services.backups.replication import Replication
 from yral_chat.services.backups.service import BackupService
@@ -153,6 +153,29 @@ async def test_who_serves_mends_the_log_of_erasures_and_notes_how_many_there_are
 
     await until(is_noted, what="their number is noted")
     assert await erasures.read(store, database_id) == ([anna, ben], 0)
+
+
+@pytest.mark.parametrize("data", [b'{"id":', None])
+async def test_who_serves_looks_at_the_log_of_erasures_again(
+    prepared: tuple[Database, BackupService],
+    folder_target: Target,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    data: bytes | None,
+) -> None:
+    monkeypatch.setattr(service, "ERASURES_TURNS", 1)
+    database, backup = prepared
+    key = erasures_key(await database.read(lambda uow: uow.installation.get_id()))
+    store, anna = BackupStore(folder_target), Erasure("1", "anna", AT)
+    ErasureLog(tmp_path / "data" / erasures.NAME).append(anna)
+    await backup.begin()
+
+    async def is_there() -> bool:
+        return await store.read(key) == write_lines([anna])
+
+    await until(is_there, what="it is sent")
+    await (store.delete(key) if data is None else store.put(key, data))
+    await until(is_there, what="it is written anew")
 
 
 async def test_a_log_that_cannot_be_cut_is_cut_later(

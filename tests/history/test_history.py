@@ -30,6 +30,8 @@ from tests.waiting import until
 
 PEOPLE = 8
 DEVICES = 4
+# Of `seconds`, on a machine on which less happens in them.
+MOST_TURNS = 3
 SOCKETS = 2
 # Longer than any turn may take that was accepted in the last moment, and the jobs behind it: what a killed
 # process had taken is free after a minute, and what has failed seven times waits another.
@@ -152,7 +154,10 @@ async def _run(service: Service, seconds: float, seed: int) -> Record:
         await world.populate()
         for person in world.people:
             await stack.enter_async_context(person.alive())
-        await world.live(seconds)
+        for _ in range(MOST_TURNS):
+            await world.live(seconds)
+            if world.record.operations["talk"] > 1.5 * seconds:  # of which some are refused or cut
+                break
         await world.rest()
         await world.listen_to_the_end()
         stored = Stored(service)

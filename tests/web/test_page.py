@@ -29,6 +29,8 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 # Long enough to be seen and stopped; the words are numbered so that a gap or a repetition would show.
 WORDS = [f"word{n} " for n in range(150)]
 SLOW = {"pieces": WORDS, "chunk_delay": 0.04}
+# For who comes back to it: the rest is released then, however long that takes.
+HELD = {"pieces": WORDS[:45], "is_held": True}
 
 
 def wait_for_words(page: Page) -> None:
@@ -201,11 +203,12 @@ def test_the_old_reply_stays_when_regenerating_fails(chat: Page, account: Accoun
 
 
 def test_reloading_in_mid_stream_continues_the_stream(chat: Page, account: Account, model: FakeModel) -> None:
-    model.tell(default={**SLOW, "pieces": WORDS[:45]})
+    model.tell(default=HELD, release=5)
     say(chat, "Tell me everything")
     wait_for_words(chat)
     chat.reload()
     expect(chat.locator("[data-writing] .bubble")).to_contain_text("word2")
+    model.tell(release=100)
     wait_for_answer(chat)
     assert text_of(newest_reply(chat)).split() == "".join(WORDS[:45]).split()
     history = account.history(conversation_of(chat))
@@ -216,11 +219,12 @@ def test_reloading_in_mid_stream_continues_the_stream(chat: Page, account: Accou
 def test_reloading_while_regenerating_continues_too(chat: Page, account: Account, model: FakeModel) -> None:
     say(chat, "One")
     wait_for_answer(chat)
-    model.tell(default={**SLOW, "pieces": WORDS[:45]})
+    model.tell(default=HELD, release=5)
     chat.get_by_role("button", name="Regenerate").click()
     wait_for_words(chat)
     chat.reload()
     wait_for_words(chat)
+    model.tell(release=100)
     wait_for_answer(chat)
     assert text_of(newest_reply(chat)).split() == "".join(WORDS[:45]).split()
 
@@ -229,11 +233,12 @@ def test_a_crash_of_the_service_in_mid_stream_is_survived(
     chat: Page, account: Account, model: FakeModel, page_service: Service, complaints: Complaints
 ) -> None:
     complaints.expect("net::ERR_|WebSocket connection")
-    model.tell(default={**SLOW, "pieces": WORDS[:45]})
+    model.tell(default=HELD, release=5)
     say(chat, "Tell me everything")
     wait_for_words(chat)
     page_service.kill()
     expect(chat.get_by_text("Reconnecting…")).to_be_visible()
+    model.tell(release=200)
     page_service.start()
     expect(newest_reply(chat)).to_have_attribute("data-status", re.compile("delivered|read"))
     assert text_of(newest_reply(chat)).split() == "".join(WORDS[:45]).split()

@@ -247,6 +247,21 @@ async def test_nothing_is_restored_without_force_where_the_log_of_erasures_is_da
     assert finding.text.startswith("2 erasures are missing in erasures.jsonl at the backup")
 
 
+async def test_an_older_dump_is_not_restored_either_where_the_log_of_erasures_is_gone(
+    deployment: Deployment, postgres: PrivatePostgres, settings_of: MakeSettings, tmp_path: Path
+) -> None:
+    """It does not know who was erased since."""
+    older = await dump(deployment.settings)
+    await deployment.erase("ada")
+    await dump(deployment.settings)
+    (log,) = (tmp_path / "dumps").rglob("erasures.jsonl")
+    log.unlink()
+    empty = settings_of(postgres.create_database(), "other")
+    with pytest.raises(ErasuresNotKnown, match=r"1 erasure is missing in erasures.jsonl"):
+        await Dumps(empty).restore(older, nothing)
+    assert is_empty(empty.resolved_database_url)
+
+
 # --- what is wrong
 
 

@@ -333,8 +333,8 @@ def unusable_text(name: str, error: Exception) -> str:
     if not isinstance(error, CatalogueDamaged):
         return text
     return (
-        f"{text} `yral-chat backup list` shows what is there, and `yral-chat restore --at TIME` brings it back; "
-        "`yral-chat serve --litestream --new` begins anew, beside it."
+        f"{text} `yral-chat backup list` shows what is there, and `yral-chat restore --at TIME` brings it back. Then, "
+        "or to begin with nothing, start with --new: what is there stays."
     )
 
 

@@ -166,9 +166,10 @@ class Dumps:
         """Adds to the list here who was erased from the database of `dump`. Raises ErasuresNotKnown, too; `told`
         instead, where not all of them can be known.
         """
+        newest = await self.find(of=dump.database_id)  # an older one does not know how many there are by now
         with self._named():
             data_dir = self._settings.data_dir
-            await erasures.fetch_first(self.store, dump.database_id, data_dir, noted=dump.erasures, told=told)
+            await erasures.fetch_first(self.store, dump.database_id, data_dir, noted=newest.erasures, told=told)
 
     async def find_missing_erasures(self, dump: Dump) -> list[Finding]:
         """Those that this machine knows and the target does not. Raises DumpFailed, OSError."""

@@ -44,9 +44,10 @@ async def send(
         data = await asyncio.to_thread(_read, data_dir / NAME)
     # Not the file as it is: a line that a crash has cut off here is none, and would be taken for damage there.
     known = await asyncio.to_thread(_distinct, data)
-    if damaged := (await asyncio.to_thread(read_lines, lines)).damaged:
-        log.error("backup.erasures_mended", lines=damaged)
-    if known or damaged:
+    there = await asyncio.to_thread(read_lines, lines)
+    if there.damaged:
+        log.error("backup.erasures_mended", lines=there.damaged)
+    if there.damaged or there.whole != known:
         await store.put(erasures_key(database_id), await asyncio.to_thread(write_lines, known))
     if note is not None:
         await note(len(known))
@@ -105,8 +106,8 @@ def compare(log: list[Erasure], there: Lines, noted: int = 0) -> list[Finding]:
     texts = []
     if there.damaged:
         texts.append(
-            f"{_damaged(there)}: a restore on another machine would bring people back. A start of the service writes "
-            f"anew what its own {NAME} knows."
+            f"{_damaged(there)}: a restore on another machine would bring people back. A running service writes anew "
+            f"what its own {NAME} knows."
         )
     if (lost := noted - len(known.union(log))) > 0:
         texts.append(f"{_lost(lost)}: a restore would bring people back. Put a copy of it that has them there.")

@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
@@ -56,6 +57,7 @@ from yral_chat.services.backups.starting import (
 from yral_chat.services.backups.verifying import Verifier
 
 ERASURES_SECONDS: Final = 2.0
+ERASURES_TURNS: Final = 300  # of these, until the log of them at the target is looked at again
 LAST_SECONDS: Final = 5.0  # for what was erased just before the end
 ARRIVAL_SECONDS: Final = 2.0
 TIDY_SECONDS: Final = 6 * 3600.0
@@ -319,7 +321,9 @@ class BackupService:
     # --- what goes on beside it
 
     async def _keep_erasures_sent(self) -> None:
-        while True:
+        for turn in count():
+            if turn % ERASURES_TURNS == 0:  # what was sent may have been damaged or deleted since
+                self._erasures_sent = -1
             await self._send_erasures()
             await asyncio.sleep(ERASURES_SECONDS)
 
@@ -341,7 +345,7 @@ class BackupService:
         assert self._database_id is not None  # noqa: S101 - it is backed up
         if self.lost_to is None:
             with suppress(CatalogueDamaged):  # it is about to be mended, and the next erasure counts them again
-                is_restored = self._reason == "restored"
+                is_restored = self._reason in ("restored", "asked")  # with --new after a restore, too
                 await self._catalogue.note_erasures(self._database_id, count, is_restored=is_restored)
 
     async def _keep_catalogue(self) -> None:
