@@ -23,6 +23,7 @@ from tests.rows import execute, fetch
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.core.clock import now, to_text
+from yral_chat.db import moments
 from yral_chat.db.sqlite import load_driver
 from yral_chat.db.verification import examine
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
@@ -342,6 +343,7 @@ async def test_a_drill_that_was_killed_leaves_nothing_for_long(machine: Machine,
     (scratch / "restored.db").write_bytes(b"left by a drill that was killed")
     drill = begun(machine)
     other = run(machine, "backup", "verify")
+    assert psutil.Process(drill.pid).nice() == 19  # the lowest priority
     children = psutil.Process(drill.pid).children(recursive=True)
     drill.send_signal(signal.SIGKILL)
     drill.communicate()
@@ -349,6 +351,23 @@ async def test_a_drill_that_was_killed_leaves_nothing_for_long(machine: Machine,
     assert other.returncode == 1 or "Sound" in other.stdout  # it was faster than we looked
     assert subjects(machine) == set()
     assert not scratch.exists()
+
+
+@pytest.mark.long
+async def test_a_comparison_for_which_the_log_would_grow_too_long_is_given_up(
+    machine: Machine, talking: Person, folder_target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads keeps the log from beginning anew; this one would read for ever."""
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    monkeypatch.setattr(moments, "find_damage", lambda connection: connection.exec_driver_sql(endless).scalar())
+    monkeypatch.setattr(drills, "MAX_LOG_BYTES", -1)
+    settings = settings_for(machine.data, backup_url=f"file://{folder_target.path}")
+    proof = await drills.Drill(settings, lambda _: None).run()
+    (finding,) = proof.findings
+    assert finding.text == "The server's own tables could not be read for it: interrupted."
+    assert not proof.is_compared
+    assert proof.recovery_seconds is not None
+    talking.say(machine, "and on it goes")
 
 
 async def test_without_a_backup_there_is_nothing_to_prove(machine: Machine, folder_target: Target) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 from loguru import logger
+from sqlalchemy import text
 
+from tests.backups.test_taken_over import sending
 from tests.waiting import there, until
 from yral_chat.clients import litestream
 from yral_chat.clients.backup_store import BackupStore, Target
@@ -18,10 +20,12 @@ from yral_chat.clients.litestream import Litestream, LitestreamError, Position
 from yral_chat.clients.programs import PIPE, Program
 from yral_chat.core.errors import StorageFull
 from yral_chat.core.metrics import Metrics
+from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database
+from yral_chat.db.execution import Statement
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog, write_lines
-from yral_chat.services.backups import erasures, replication, service
+from yral_chat.services.backups import erasures, replication
 from yral_chat.services.backups.catalogue import Catalogue, erasures_key
 from yral_chat.services.backups.replication import Replication
 from yral_chat.services.backups.service import BackupService
@@ -58,6 +62,8 @@ def test_who_writes_all_the_time_is_not_late(replicating: Replication, monkeypat
 def test_an_error_is_told_until_everything_has_arrived(replicating: Replication) -> None:
     """Everything that there was then: people go on writing."""
     replicating._note("no space left on device")
+    counted = replicating._metrics.registry.get_sample_value("backup_errors_total", {"reason": "it is full"})
+    assert counted == 1
     replicating._count(Position(2, 1))
     assert replicating.lag_seconds == 0  # it is still early for that
     assert replicating.error == "it is full"
@@ -163,7 +169,7 @@ async def test_who_serves_looks_at_the_log_of_erasures_again(
     monkeypatch: pytest.MonkeyPatch,
     data: bytes | None,
 ) -> None:
-    monkeypatch.setattr(service, "ERASURES_TURNS", 1)
+    monkeypatch.setattr(erasures, "LOOK_SECONDS", 0.0)
     database, backup = prepared
     key = erasures_key(await database.read(lambda uow: uow.installation.get_id()))
     store, anna = BackupStore(folder_target), Erasure("1", "anna", AT)
@@ -176,6 +182,60 @@ async def test_who_serves_looks_at_the_log_of_erasures_again(
     await until(is_there, what="it is sent")
     await (store.delete(key) if data is None else store.put(key, data))
     await until(is_there, what="it is written anew")
+
+
+async def test_to_begin_anew_forgets_no_erasure(
+    prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path
+) -> None:
+    """Only a restore says what that brings back."""
+    database, backup = prepared
+    database_id = await database.read(lambda uow: uow.installation.get_id())
+    store, log = BackupStore(folder_target), tmp_path / "data" / erasures.NAME
+    ErasureLog(log).append(Erasure("1", "anna", AT), Erasure("2", "ben", AT))
+    await backup.begin()
+
+    async def noted() -> int:
+        entry = await Catalogue(store).entry(database_id)
+        return 0 if entry is None else entry.erasures
+
+    await until(noted, what="their number is noted")
+    await backup.end()
+    log.unlink()
+    await store.delete(erasures_key(database_id))
+    again = BackupService(backup._settings, backup._path, Metrics(), database, is_new=True)
+    await again.prepare()
+    await again.begin()
+    await until(there(lambda: again._erasures._sent >= 0), what="it has looked")
+    await again.end()
+    assert await noted() == 2
+
+
+async def filled(database: Database, mebibytes: int) -> None:
+    """One transaction."""
+    insert, rows = Statement(text("INSERT INTO filler VALUES (:data)")), [os.urandom(MEBIBYTE)] * mebibytes
+    await database.write(lambda uow: [uow.installation._executor.run(insert, {"data": row}) for row in rows])
+
+
+@pytest.mark.long
+async def test_litestream_alone_writes_the_log_into_the_database_and_keeps_it_short(
+    prepared: tuple[Database, BackupService], tmp_path: Path
+) -> None:
+    database, backup = prepared
+    path, log = tmp_path / "data" / "yral_chat.db", tmp_path / "data" / "yral_chat.db-wal"
+    create = Statement(text("CREATE TABLE filler (data BLOB)"))
+    await database.write(lambda uow: uow.installation._executor.run(create, {}))
+    before = path.read_bytes()
+    await filled(database, 32)
+    assert path.read_bytes() == before
+    assert log.stat().st_size > 32 * MEBIBYTE
+    running = await sending(backup)
+    longest = 0
+    for _ in range(10):  # together more than the log may have
+        await filled(database, 32)
+        longest = max(longest, running.wal_bytes)
+        await running._litestream.wait_replicated(60)
+    assert 32 * MEBIBYTE < longest < replication.MAX_WAL_BYTES < 10 * 32 * MEBIBYTE
+    assert path.stat().st_size > 200 * MEBIBYTE
 
 
 async def test_a_log_that_cannot_be_cut_is_cut_later(

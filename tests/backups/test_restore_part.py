@@ -65,6 +65,13 @@ async def test_a_deleted_conversation_is_put_back_by_the_runbook_while_others_go
     assert neighbour.history(machine) == ["I was here all the time", "and said more"]
     assert not (machine.data / "restores").exists()
 
+    with httpx2.Client(base_url=machine.service.url, headers=headers, verify=PLAIN, timeout=60) as client:
+        assert client.delete(f"/api/v1/chat/conversations/{person.conversation}").status_code == 200
+    brought = operator.run("restore", "--at", between, "--user", person.user_id)
+    assert "Put back: 5 messages, 1 deleted conversation" in brought.out, brought
+    assert person.history(machine) == EARLY
+    assert neighbour.history(machine) == ["I was here all the time", "and said more"]
+
     left = machine.data / "restores" / "left-by-a-kill.db"
     left.parent.mkdir()
     left.write_text("words")

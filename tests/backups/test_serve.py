@@ -23,7 +23,7 @@ from tests.programs import require
 from tests.service import START_SECONDS, Process
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
-from yral_chat.core.clock import SECOND, from_text, to_text
+from yral_chat.core.clock import DAY, SECOND, from_text, now, to_text
 from yral_chat.services.backups.catalogue import CURRENT, LEASE, Catalogue
 from yral_chat.services.backups.lease import Holder
 from yral_chat.services.backups.proof import Proof, save_proof
@@ -622,6 +622,7 @@ async def test_it_proves_by_itself_that_the_backup_restores(new_machine: MakeMac
     await until(is_proven, what="the first drill", seconds=60)
     assert metric(machine, "backup_findings") == 0
     assert metric(machine, "backup_recovery_seconds") > 0
+    assert metric(machine, "backup_recovery_point_seconds") > 0
     assert health(machine)["error"] is None
     proof = machine.data / "backup-proof.json"
     before = proof.read_bytes()
@@ -651,3 +652,10 @@ async def test_what_a_drill_has_found_counts_for_its_own_backup(machine: Machine
         save_proof(machine.data, ours)
         await until(there(lambda: health(machine)["status"] == "degraded"), what="it to be seen")
         assert metric(machine, "backup_proven_timestamp_seconds") > 0
+    save_proof(machine.data, msgspec.structs.replace(ours, is_proven=True, proven_at=to_text(now() - DAY - DAY // 24)))
+    words = "for a day nothing has proved that the backup restores"
+    await until(there(lambda: health(machine)["error"] == words), what="that it is a day ago")
+    assert health(machine)["status"] == "degraded"
+    assert metric(machine, "backup_proof_stale") == 1
+    save_proof(machine.data, msgspec.structs.replace(ours, is_proven=True, proven_at=to_text(now() - DAY + DAY // 24)))
+    await until(there(lambda: health(machine)["status"] == "up"), what="that it is not a day ago")

@@ -21,6 +21,7 @@ from tests.test_documents import ROOT
 from tests.waiting import there, until
 from yral_chat.clients.postgres_tools import restored_aside
 from yral_chat.db.verification import TableSum, examine
+from yral_chat.services.backups.dumps import Dumps
 from yral_chat.services.backups.postgres_drill import PostgresDrill
 
 pytestmark = pytest.mark.postgres
@@ -111,6 +112,14 @@ async def test_the_archive(server: ArchivedPostgres, settings_of: MakeSettings, 
     shown = operator.run(*look.split()[1:])
     assert re.search(r"^archive     on, last segment \d+ s ago\ndumps       none: BACKUP_URL is not", shown.out, re.M)
     assert "status: ok" in await asyncio.to_thread(follow, server, info)
+
+    # Dumps lie in the same bucket, with a path of their own.
+    with_dumps = settings_of(url, backup_url=(server.bucket.bucket / "yral-chat").as_uri())
+    dump = await Dumps(with_dumps).make(lambda _: None)
+    shown = operator.run(*look.split()[1:], BACKUP_URL=with_dumps.backup_url)
+    assert re.search(r"^archive     on, ", shown.out, re.M)
+    assert dump.at in shown.out
+    assert (await PostgresDrill(with_dumps, silent).run()).is_proven
 
     command = server.as_its_user("restore-aside.sh")
     proof = await PostgresDrill(settings_of(url, backup_url=None, backup_drill_command=command), silent).run()

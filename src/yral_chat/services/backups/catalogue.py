@@ -334,7 +334,7 @@ def unusable_text(name: str, error: Exception) -> str:
         return text
     return (
         f"{text} `yral-chat backup list` shows what is there, and `yral-chat restore --at TIME` brings it back. Then, "
-        "or to begin with nothing, start with --new: what is there stays."
+        "or to go on with what is here, start with --new: what is there stays."
     )
 
 

@@ -80,13 +80,15 @@ class Dumps:
                 await self._claim(snapshot.database_id)
                 name = dump_name(snapshot.database_id, at)
                 size, sha256 = await self._send(f"{name}.dump", snapshot, progress)
+            await erasures.send(
+                self.store, snapshot.database_id, self._settings.data_dir
+            )  # and bring here who is there
             erased = await asyncio.to_thread(erasures.count, self._settings.data_dir)
             dump = Dump(
                 snapshot.database_id, at, snapshot.revision, snapshot.server_version, size, sha256, snapshot.size,
                 round(time.monotonic() - began, 3), snapshot.tables, erased,
             )  # fmt: skip
             await self.store.put(f"{name}.json", msgspec.json.encode(dump))
-            await erasures.send(self.store, dump.database_id, self._settings.data_dir, 0)
             await self._prune(dump.database_id)
         return dump
 

@@ -1,6 +1,7 @@
 """The log of erasures at the target: without it a restore on another machine would bring erased people back."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -18,23 +19,43 @@ from yral_chat.services.backups.restoring import Say
 NAME = "erasures.jsonl"
 # It is sent every few seconds; what is not there after so long is missing.
 SENT_SECONDS = 60
+# What is there may be damaged or deleted, and is then written anew.
+LOOK_SECONDS = 600.0
 
 
 class ErasuresNotKnown(CannotGoOn):
     """A restore that would bring erased people back, as a sentence for the operator."""
 
 
-async def send(
-    store: BackupStore,
-    database_id: str,
-    data_dir: Path,
-    sent: int,
-    note: Callable[[int], Awaitable[None]] | None = None,
-) -> int:
+Note = Callable[[int], Awaitable[None]]  # is told how many erasures there are
+
+
+class Sender:
+    """Sends the log of one folder whenever it has grown, and looks now and then whether it is still there."""
+
+    def __init__(self, store: BackupStore, data_dir: Path) -> None:
+        self._store = store
+        self._data_dir = data_dir
+        self._sent = -1
+        self._due_at = 0.0  # of time.monotonic
+
+    def forget(self) -> None:
+        """The next turn looks at what is there."""
+        self._due_at = 0.0
+
+    async def send(self, database_id: str, note: Note | None = None) -> None:
+        """Raises BackupStoreError, ServiceUnavailable."""
+        is_due = time.monotonic() >= self._due_at
+        self._sent = await send(self._store, database_id, self._data_dir, -1 if is_due else self._sent, note)
+        if is_due:
+            self._due_at = time.monotonic() + LOOK_SECONDS
+
+
+async def send(store: BackupStore, database_id: str, data_dir: Path, sent: int = -1, note: Note | None = None) -> int:
     """Sends the log when it is not `sent` bytes long; returns its length. Raises BackupStoreError.
 
     What only the target knows comes here first: a log that was lost here must not be lost there. What is damaged there
-    is written anew with it. `note` is told afterwards how many erasures there are.
+    is written anew with it. `note` is told afterwards.
     """
     data = await asyncio.to_thread(_read, data_dir / NAME)
     if len(data) == sent:

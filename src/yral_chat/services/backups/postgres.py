@@ -43,8 +43,8 @@ class PostgresBackup:
         self._database = database
         url = settings.backup_url
         # One for all the time: to open a folder waits for its disk, and everybody with it.
-        self._store = None if url is None else BackupStore(target_of(settings, url))
-        self._sent = -1
+        store = None if url is None else BackupStore(target_of(settings, url))
+        self._erasures = None if store is None else erasures.Sender(store, settings.data_dir)
         self._failed_at: float | None = None  # the last dump, if it did
         self._tasks: list[asyncio.Task[None]] = []
         self._newest_at = math.nan
@@ -100,11 +100,11 @@ class PostgresBackup:
 
     async def send_erasures(self) -> None:
         """A chore: the dump of last night does not know who was erased today."""
-        if self._store is None:
+        if self._erasures is None:
             return
         try:
             database_id = await self._database.read(lambda uow: uow.installation.get_id())
-            self._sent = await erasures.send(self._store, database_id, self._settings.data_dir, self._sent)
+            await self._erasures.send(database_id)
         except BackupStoreError as error:
             log.warning("backup.erasures_not_sent", error=error.reason)
 

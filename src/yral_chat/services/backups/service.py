@@ -7,7 +7,6 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
@@ -57,7 +56,6 @@ from yral_chat.services.backups.starting import (
 from yral_chat.services.backups.verifying import Verifier
 
 ERASURES_SECONDS: Final = 2.0
-ERASURES_TURNS: Final = 300  # of these, until the log of them at the target is looked at again
 LAST_SECONDS: Final = 5.0  # for what was erased just before the end
 ARRIVAL_SECONDS: Final = 2.0
 TIDY_SECONDS: Final = 6 * 3600.0
@@ -96,7 +94,8 @@ class BackupService:
         self._is_elsewhere = False  # what is at the target is not what was there
         self._damage: str | None = None  # of the files that lead to the backup
         self._erasures_noted = 0  # of the database that the target has
-        self._erasures_sent = -1  # bytes of their log; -1: nothing is known
+        self._was_restored = False  # by hand, since it was served last
+        self._erasures = erasures.Sender(self._store, settings.data_dir)
         self._tasks: list[asyncio.Task[None]] = []
         self.replication: Replication | None = None
         self.lost_to: str | None = None
@@ -228,6 +227,7 @@ class BackupService:
         await wait_for_orphan(self._settings.data_dir)
         here, there = await self._look_here(), await self._look_there()
         self._earlier = () if there.entry is None else there.entry.generations
+        self._was_restored = here.state is not None and here.state.generation is None
         self._erasures_noted = 0 if there.entry is None else there.entry.erasures
         decision = decide(here, there, is_new=self._is_new)
         log.info("backup.start", decision=type(decision).__name__, target=there.name)
@@ -321,9 +321,7 @@ class BackupService:
     # --- what goes on beside it
 
     async def _keep_erasures_sent(self) -> None:
-        for turn in count():
-            if turn % ERASURES_TURNS == 0:  # what was sent may have been damaged or deleted since
-                self._erasures_sent = -1
+        while True:
             await self._send_erasures()
             await asyncio.sleep(ERASURES_SECONDS)
 
@@ -332,11 +330,8 @@ class BackupService:
         assert self._database_id is not None  # noqa: S101 - it is backed up
         if self._is_elsewhere:
             return
-        data_dir, sent = self._settings.data_dir, self._erasures_sent
         try:
-            self._erasures_sent = await erasures.send(
-                self._store, self._database_id, data_dir, sent, self._note_erasures
-            )
+            await self._erasures.send(self._database_id, self._note_erasures)
         except (BackupStoreError, AppError) as error:  # AppError: of the disk here
             log.warning("backup.erasures_not_sent", error=str(error))
 
@@ -345,8 +340,7 @@ class BackupService:
         assert self._database_id is not None  # noqa: S101 - it is backed up
         if self.lost_to is None:
             with suppress(CatalogueDamaged):  # it is about to be mended, and the next erasure counts them again
-                is_restored = self._reason in ("restored", "asked")  # with --new after a restore, too
-                await self._catalogue.note_erasures(self._database_id, count, is_restored=is_restored)
+                await self._catalogue.note_erasures(self._database_id, count, is_restored=self._was_restored)
 
     async def _keep_catalogue(self) -> None:
         """Mends the files that lead to the backup, and sees when the backup is not there: another disk is mounted, or
@@ -383,7 +377,7 @@ class BackupService:
                 await self.replication.stop(may_start=False, is_sending=False)
             return
         log.info("backup.there_again", target=self._store.target.name)
-        self._erasures_sent = -1
+        self._erasures.forget()
         self._replicate(database_id, generation)
 
     @property
