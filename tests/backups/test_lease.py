@@ -10,7 +10,7 @@ from tests.backups.hanging import hanging
 from tests.backups.targets import bucket
 from tests.object_stores import Moto, Rclone
 from tests.waiting import there, until
-from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.backup_store import BackupStore, Stored, Target
 from yral_chat.services.backups.catalogue import LEASE
 from yral_chat.services.backups.lease import Lease, LeaseTaken
 
@@ -50,6 +50,29 @@ async def test_whose_it_is_can_be_asked(target: Target) -> None:
     held = await store.get(LEASE)
     assert held is not None
     await store.put(LEASE, held.data.replace(b'"ours"', b'"theirs"'))
+    assert not await ours.is_ours()
+    await ours.release()
+
+
+async def test_one_that_is_being_written_is_nobody_elses(
+    folder_target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers show what is half written; who asks then has lost nothing, and gets nothing either."""
+    ours = lease(folder_target, "ours")
+    await ours.acquire()
+    store, get, reads = BackupStore(folder_target), BackupStore.get, list[str]()
+
+    async def get_half(self: BackupStore, key: str) -> Stored | None:
+        found = await get(self, key)
+        reads.append(key)
+        return Stored(b'{"owner":', None) if found is not None and len(reads) == 1 else found
+
+    monkeypatch.setattr(BackupStore, "get", get_half)
+    assert await ours.is_ours()
+    reads.clear()
+    with pytest.raises(LeaseTaken):
+        await lease(folder_target, "theirs", ttl=TTL / 3).acquire()
+    await store.put(LEASE, b"{")
     assert not await ours.is_ours()
     await ours.release()
 

@@ -20,13 +20,15 @@ from tests.backups.conftest import MakeMachine
 from tests.backups.targets import Machine, Person, bucket, metric, replicated, settings_of
 from tests.backups.test_serve import litestream_of
 from tests.cli.commands import Cli
-from tests.object_stores import Rclone
+from tests.object_stores import Rclone, settings_for
 from tests.service import token
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import Target
 from yral_chat.clients.ltx import HEADER
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.db.sqlite import load_driver
+from yral_chat.services.backups import histories
+from yral_chat.services.backups.whole import Backups
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
@@ -212,7 +214,7 @@ async def test_going_back_to_times(new_machine: MakeMachine, folder_target: Targ
 
 
 async def test_going_back_further_than_each_second_is_kept(
-    new_machine: MakeMachine, folder_target: Target, tmp_path: Path
+    new_machine: MakeMachine, folder_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an hour Litestream deletes the objects of each second, as this does; those of half a minute are left."""
     machine = new_machine(folder_target)
@@ -236,12 +238,12 @@ async def test_going_back_further_than_each_second_is_kept(
         path.unlink()
     # https://github.com/superfly/ltx: after the header's first fields comes its time, in milliseconds.
     steps = [int.from_bytes(path.read_bytes()[HEADER.size : HEADER.size + 8]) * 1000 for path in objects(1)]
-    cli = Cli(tmp_path / "operator", DATA_DIR=str(machine.data), **settings_of(folder_target))
+    monkeypatch.setattr(histories, "FINE_MICROS", 0)  # the hour is over
+    backups = Backups(settings_for(machine.data, backup_url=f"file://{folder_target.path}"))
     for step, next_step in pairwise([*steps, ended]):
         to = tmp_path / f"{step}.db"
         at = random.randint(step + SECOND // 2, next_step - SECOND // 2)
-        done = await asyncio.to_thread(cli.run, "restore", "--at", to_text(at), "--to", str(to))
-        assert done.status == 0, done.err
+        await backups.restore_to(to, to_text(at), lambda *_: None, lambda _: None)
         found = stored(to)
         check_prefixes(load, found)
         later = [text for when, conversation, text in load.acknowledged

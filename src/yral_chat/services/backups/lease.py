@@ -22,6 +22,9 @@ from yral_chat.core.objects import Time
 from yral_chat.services.backups.catalogue import LEASE
 
 SETTLE_SECONDS: Final = 2.0
+# So often, and so much later, one that cannot be read is looked at again.
+READS: Final = 3
+READ_SECONDS: Final = 0.2
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -62,6 +65,7 @@ class Lease:
         self._version: str | None = None
         self._is_conditional = True
         self._renewing: asyncio.Task[None] | None = None
+        self._other: Holder | None = None  # who was seen to have it
         self.error: str | None = None  # why it could not be renewed, the last time
 
     async def acquire(self) -> None:
@@ -72,7 +76,7 @@ class Lease:
         self._is_conditional = await self._store.honours_conditions()
         if not self._is_conditional:
             log.warning("backup.conditions_ignored", target=self._store.target.name)
-        found = await self._store.get(LEASE)
+        found = await self._read()
         if found is not None and not self._is_free(found):
             found = await self._watch(found)
         try:
@@ -113,7 +117,7 @@ class Lease:
         end = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < end:
             await asyncio.sleep(self._ttl / 15)
-            seen = await self._store.get(LEASE)
+            seen = await self._read()
             if seen is None or self._is_free(seen):
                 return seen
             if seen.data != found.data:
@@ -151,16 +155,34 @@ class Lease:
         try:
             await self._write()
         except Conflict:
-            found = await self._store.get(LEASE)
-            if found is not None and ((holder := _holder(found)) is None or holder.owner != self._owner):
+            found = await self._read()
+            if self._is_anothers(found):
                 raise
             await self._take(found)
 
     async def _look(self) -> None:
         """Raises Conflict when the lease is another's."""
-        seen = await self._store.get(LEASE)
-        if seen is not None and ((holder := _holder(seen)) is None or holder.owner != self._owner):
+        if self._is_anothers(await self._read()):
             raise Conflict
+
+    async def _read(self) -> Stored | None:
+        """What is there; looked at again where that is no lease: some servers show what is half written."""
+        seen = await self._store.get(LEASE)
+        for _ in range(READS):
+            if seen is None or _holder(seen) is not None:
+                break
+            await asyncio.sleep(READ_SECONDS)
+            seen = await self._store.get(LEASE)
+        return seen
+
+    def _is_anothers(self, seen: Stored | None) -> bool:
+        if seen is None:
+            return False
+        holder = _holder(seen)
+        if holder is not None and holder.owner == self._owner:
+            return False
+        self._other = holder or self._other
+        return True
 
     async def _write(self, *, is_released: bool = False) -> None:
         record = self._record(is_released=is_released)
@@ -174,10 +196,10 @@ class Lease:
         return msgspec.json.encode(holder)
 
     async def _words(self) -> str:
-        holder = None
+        holder = self._other
         with suppress(BackupStoreError):
-            found = await self._store.get(LEASE)
-            holder = _holder(found) if found is not None else None
+            found = await self._read()
+            holder = (_holder(found) if found is not None else None) or holder
         who = f"a service on {holder.host}, last heard of at {holder.renewed_at}" if holder else "another service"
         return f"{self._store.target.name} is the backup of {who}. Stop that one, or set BACKUP_URL to another place."
 
