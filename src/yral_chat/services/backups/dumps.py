@@ -80,9 +80,8 @@ class Dumps:
                 await self._claim(snapshot.database_id)
                 name = dump_name(snapshot.database_id, at)
                 size, sha256 = await self._send(f"{name}.dump", snapshot, progress)
-            await erasures.send(
-                self.store, snapshot.database_id, self._settings.data_dir
-            )  # and bring here who is there
+            # First: what only the target knew counts, too.
+            await erasures.send(self.store, snapshot.database_id, self._settings.data_dir)
             erased = await asyncio.to_thread(erasures.count, self._settings.data_dir)
             dump = Dump(
                 snapshot.database_id, at, snapshot.revision, snapshot.server_version, size, sha256, snapshot.size,
