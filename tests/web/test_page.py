@@ -246,6 +246,7 @@ def test_a_crash_of_the_service_in_mid_stream_is_survived(
     assert [message["role"] for message in history] == ["assistant", "user", "assistant"]
     assert history[-1]["attempt"] == 2
     expect(chat.get_by_text("Reconnecting to live updates…")).to_have_count(0)
+    expect(chat.get_by_text("typing…")).to_have_count(0)
 
 
 def test_a_message_without_an_answer_from_the_network_is_sent_once(

@@ -21,6 +21,7 @@ export function goDark() {
 }
 
 function onOpen(isFirst) {
+  update({ typing: {} }); // that somebody has stopped is not told again
   loadInbox();
   if (!isFirst) reloadOpenThread();
 }
