@@ -68,7 +68,10 @@ async def test_a_damaged_lease_is_nobodys_for_ever(folder_target: Target) -> Non
     def lease(owner: str) -> Lease:
         return Lease(store, owner, ttl_seconds=0.3, settle_seconds=0.1, on_lost=lambda _: None)
 
-    await lease("dead").acquire()
+    dead = lease("dead")
+    await dead.acquire()
+    assert dead._renewing is not None
+    dead._renewing.cancel()
     stored = await store.get(LEASE)
     assert stored is not None
     await store.put(LEASE, flip(stored.data, b"dea"))

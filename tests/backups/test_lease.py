@@ -54,26 +54,36 @@ async def test_whose_it_is_can_be_asked(target: Target) -> None:
     await ours.release()
 
 
-async def test_one_that_is_being_written_is_nobody_elses(
+async def test_one_that_is_half_written_is_its_holders(target: Target) -> None:
+    """Some servers show it while it is being written, and keep it where that is cut off."""
+    lost: list[str] = []
+    ours, store = lease(target, "ours", lost), BackupStore(target)
+    await ours.acquire()
+    await store.put(LEASE, b'{"owner":')
+    assert await ours.is_ours()
+    with pytest.raises(LeaseTaken, match="a service on "):
+        await lease(target, "theirs").acquire()
+    await _renewed(store)
+    assert not lost
+    await ours.release()
+
+
+async def test_a_newcomer_that_finds_it_half_written_waits(
     folder_target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some servers show what is half written; who asks then has lost nothing, and gets nothing either."""
-    ours = lease(folder_target, "ours")
+    """Nobody knows whose it becomes."""
+    ours, newcomer, halves = lease(folder_target, "ours"), lease(folder_target, "newcomer"), [b'{"owner":'] * 5
+    get = newcomer._store.get
+
+    async def get_half(key: str) -> Stored | None:
+        found = await get(key)
+        return Stored(halves.pop(), None) if key == LEASE and halves else found
+
+    monkeypatch.setattr(newcomer._store, "get", get_half)
     await ours.acquire()
-    store, get, reads = BackupStore(folder_target), BackupStore.get, list[str]()
-
-    async def get_half(self: BackupStore, key: str) -> Stored | None:
-        found = await get(self, key)
-        reads.append(key)
-        return Stored(b'{"owner":', None) if found is not None and len(reads) == 1 else found
-
-    monkeypatch.setattr(BackupStore, "get", get_half)
-    assert await ours.is_ours()
-    reads.clear()
-    with pytest.raises(LeaseTaken):
-        await lease(folder_target, "theirs", ttl=TTL / 3).acquire()
-    await store.put(LEASE, b"{")
-    assert not await ours.is_ours()
+    with pytest.raises(LeaseTaken, match="a service on "):
+        await newcomer.acquire()
+    assert not halves
     await ours.release()
 
 

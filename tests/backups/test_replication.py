@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy import text
 from tests.backups.test_taken_over import sending
 from tests.waiting import there, until
 from yral_chat.clients import litestream
-from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.backup_store import BackupStore, BackupStoreError, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError, Position
 from yral_chat.clients.programs import PIPE, Program
 from yral_chat.core.errors import StorageFull
@@ -27,10 +28,13 @@ from yral_chat.db.execution import Statement
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog, write_lines
 from yral_chat.services.backups import erasures, replication
 from yral_chat.services.backups.catalogue import Catalogue, erasures_key
+from yral_chat.services.backups.local import replacing
 from yral_chat.services.backups.replication import Replication
 from yral_chat.services.backups.service import BackupService
 
 AT = "2026-11-28T10:00:00.000000Z"
+
+Noted = Callable[[], Awaitable[int]]
 
 
 @pytest.fixture
@@ -123,6 +127,17 @@ async def test_an_erasure_that_only_the_target_knows_stays(tmp_path: Path, folde
     assert known == ["anna", "ben"] == [erasure.user_id for erasure in ErasureLog(path).read()]
 
 
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """To warnings."""
+    told: list[str] = []
+    sink = logger.add(lambda message: told.append(message.record["message"]), level="WARNING")
+    try:
+        yield told
+    finally:
+        logger.remove(sink)
+
+
 async def test_erasures_are_sent_once_the_disk_can_be_written_again(
     prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path
 ) -> None:
@@ -132,13 +147,9 @@ async def test_erasures_are_sent_once_the_disk_can_be_written_again(
     (path := tmp_path / "data" / erasures.NAME).symlink_to("/nowhere/erasures.jsonl")
     line = msgspec.json.encode(Erasure("1", "anna", AT))
     await BackupStore(folder_target).put(erasures_key(database_id), line)
-    told: list[str] = []
-    listening = logger.add(lambda message: told.append(message.record["message"]), level="WARNING")
-    try:
+    with listening() as told:
         await backup.begin()
         await until(there(lambda: "backup.erasures_not_sent" in told), what="the trouble is told")
-    finally:
-        logger.remove(listening)
     path.unlink()
     await until(there(lambda: [one.user_id for one in ErasureLog(path).read()] == ["anna"]), what="it is noted")
 
@@ -184,30 +195,154 @@ async def test_who_serves_looks_at_the_log_of_erasures_again(
     await until(is_there, what="it is written anew")
 
 
-async def test_to_begin_anew_forgets_no_erasure(
+async def test_erasures_are_sent_once_the_log_can_be_read_again(
     prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path
 ) -> None:
-    """Only a restore says what that brings back."""
+    database, backup = prepared
+    key = erasures_key(await database.read(lambda uow: uow.installation.get_id()))
+    (path := tmp_path / "data" / erasures.NAME).mkdir()  # no file: an OSError, as of one that nobody may read
+    with listening() as told:
+        await backup.begin()
+        await until(there(lambda: "backup.erasures_not_sent" in told), what="the trouble is told")
+    path.rmdir()
+    ErasureLog(path).append(anna := Erasure("1", "anna", AT))
+
+    async def is_there() -> bool:
+        return await BackupStore(folder_target).read(key) == write_lines([anna])
+
+    await until(is_there, what="it is sent")
+
+
+async def test_who_has_lost_the_backup_sends_no_erasures(
+    prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path
+) -> None:
+    database, backup = prepared
+    key = erasures_key(await database.read(lambda uow: uow.installation.get_id()))
+    await backup.begin()
+    await until(there(lambda: backup._erasures._sent >= 0), what="it has looked")
+    backup._lose("another service has it")
+    ErasureLog(tmp_path / "data" / erasures.NAME).append(Erasure("1", "anna", AT))
+    await backup._send_erasures()
+    await backup.end()
+    assert await BackupStore(folder_target).read(key) is None
+
+
+async def test_a_look_that_comes_to_nothing_is_made_again_in_a_minute(
+    folder_target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every turn, which would fill the log; what has grown is sent at every turn."""
+    time, asked = 1000.0, list[str]()
+    monkeypatch.setattr("yral_chat.services.backups.erasures.time.monotonic", lambda: time)
+    store, log = BackupStore(folder_target), ErasureLog(tmp_path / erasures.NAME)
+    read = store.read
+
+    async def read_and_count(key: str) -> bytes | None:
+        asked.append(key)
+        if is_away:
+            raise BackupStoreError("it is away")
+        return await read(key)
+
+    monkeypatch.setattr(store, "read", read_and_count)
+    is_away = False
+    sender = erasures.Sender(store, tmp_path)
+    log.append(Erasure("1", "anna", AT))
+    await sender.send("database")
+    time += erasures.LOOK_SECONDS - 1
+    await sender.send("database")
+    assert len(asked) == 1
+
+    is_away = True
+    time += 1
+    for _ in range(3):
+        with suppress(BackupStoreError):
+            await sender.send("database")
+    assert len(asked) == 2
+    log.append(Erasure("2", "ben", AT))
+    with pytest.raises(BackupStoreError):
+        await sender.send("database")
+    is_away = False
+    await sender.send("database")
+    assert len(asked) == 4
+    time += erasures.AGAIN_SECONDS
+    await sender.send("database")
+    await sender.send("database")
+    assert len(asked) == 5
+    sender.forget()
+    await sender.send("database")
+    assert len(asked) == 6
+
+
+@pytest.fixture
+async def noted(prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path) -> Noted:
+    """Has erased two, and has ended; then their log is lost, here and there."""
     database, backup = prepared
     database_id = await database.read(lambda uow: uow.installation.get_id())
     store, log = BackupStore(folder_target), tmp_path / "data" / erasures.NAME
     ErasureLog(log).append(Erasure("1", "anna", AT), Erasure("2", "ben", AT))
     await backup.begin()
 
-    async def noted() -> int:
+    async def number() -> int:
         entry = await Catalogue(store).entry(database_id)
         return 0 if entry is None else entry.erasures
 
-    await until(noted, what="their number is noted")
+    await until(number, what="their number is noted")
     await backup.end()
     log.unlink()
     await store.delete(erasures_key(database_id))
-    again = BackupService(backup._settings, backup._path, Metrics(), database, is_new=True)
+    return number
+
+
+async def started(prepared: tuple[Database, BackupService], *, is_new: bool = False) -> BackupService:
+    """Another start of the same, which has looked at the log of erasures."""
+    database, backup = prepared
+    again = BackupService(backup._settings, backup._path, Metrics(), database, is_new=is_new)
     await again.prepare()
     await again.begin()
     await until(there(lambda: again._erasures._sent >= 0), what="it has looked")
+    return again
+
+
+async def test_to_begin_anew_forgets_no_erasure(prepared: tuple[Database, BackupService], noted: Noted) -> None:
+    """Only a restore says what that brings back."""
+    again = await started(prepared, is_new=True)
     await again.end()
     assert await noted() == 2
+
+
+def die(*_: object) -> None:
+    raise ProcessLookupError
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_after_a_restore_those_count_that_it_has_left(
+    prepared: tuple[Database, BackupService],
+    noted: Noted,
+    folder_target: Target,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_cut: bool,
+) -> None:
+    """Also where the first start after it was cut. And once: who goes missing later is missed."""
+    database, backup = prepared
+    database_id = await database.read(lambda uow: uow.installation.get_id())
+    with replacing(tmp_path / "data", backup._path):
+        pass
+    if is_cut:
+        with monkeypatch.context() as patched:
+            patched.setattr(BackupService, "_replicate", die)
+            with pytest.raises(ProcessLookupError):
+                await started(prepared)
+    again = await started(prepared)
+    assert await noted() == 0
+    ErasureLog(log := tmp_path / "data" / erasures.NAME).append(Erasure("3", "cleo", AT))
+    await until(noted, what="the next one is noted")
+    log.unlink()
+    await BackupStore(folder_target).delete(erasures_key(database_id))
+    again._erasures.forget()
+    again._erasures._sent = -1
+    await until(there(lambda: again._erasures._sent == 0), what="it has looked")
+    assert await noted() == 1
+    await again.end()
 
 
 async def filled(database: Database, mebibytes: int) -> None:

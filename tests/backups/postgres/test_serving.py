@@ -18,7 +18,7 @@ from tests.waiting import there, until
 from yral_chat.core.clock import SECOND, from_text, now, to_text
 from yral_chat.core.metrics import Metrics
 from yral_chat.services.accounts.erasure_log import parse
-from yral_chat.services.backups import proving
+from yral_chat.services.backups import erasures, proving
 from yral_chat.services.backups.dump_records import Dump
 from yral_chat.services.backups.dumps import Dumps
 from yral_chat.services.backups.postgres import PostgresBackup
@@ -186,6 +186,26 @@ async def test_who_was_erased_is_known_at_the_target_before_the_next_dump(
     (tmp_path / "dumps").chmod(0o700)
     await backup.send_erasures()
     assert [erasure.user_id for erasure in parse(log.read_bytes())] == ["ada", "bob"]
+
+
+@pytest.mark.parametrize("data", [b'{"id":', None])
+async def test_the_log_of_erasures_at_the_target_is_looked_at_again(
+    backup: PostgresBackup,
+    deployment: Deployment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    data: bytes | None,
+) -> None:
+    monkeypatch.setattr(erasures, "LOOK_SECONDS", 0.0)
+    await deployment.erase("ada")
+    await backup.send_erasures()
+    (log,) = (tmp_path / "dumps").rglob("erasures.jsonl")
+    whole = log.read_bytes()
+    log.unlink()
+    if data is not None:
+        log.write_bytes(data)
+    await backup.send_erasures()
+    assert log.read_bytes() == whole
 
 
 async def test_a_folder_in_use_is_not_looked_for_on_the_event_loop(

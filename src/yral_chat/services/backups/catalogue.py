@@ -221,12 +221,16 @@ class Catalogue:
             await self._put(entry, (_arrived(one, generation_id) for one in entry.generations))
         return True
 
-    async def note_erasures(self, database_id: str, count: int, *, is_restored: bool = False) -> None:
-        """Writes down how many its log of erasures has; fewer only after a restore, which has told what is lost."""
+    async def note_erasures(self, database_id: str, count: int, *, is_restored: bool = False) -> bool:
+        """Writes down how many its log of erasures has; fewer only after a restore, which has told what is lost.
+
+        False where the database is not there.
+        """
         async with self._one_changes:
             entry = await self.entry(database_id)
             if entry is not None and (count > entry.erasures or (is_restored and count < entry.erasures)):
                 await self._put(msgspec.structs.replace(entry, erasures=count), entry.generations)
+            return entry is not None
 
     async def _has_changes(self, prefix: str, name: str = "") -> bool:
         """`name` is what the object's begins with."""

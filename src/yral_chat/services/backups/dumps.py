@@ -23,6 +23,7 @@ from yral_chat.clients.postgres_tools import PostgresToolError
 from yral_chat.core.clock import DAY, SECOND, from_text, now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.decoding import decode
+from yral_chat.core.errors import AppError
 from yral_chat.core.failures import CannotGoOn
 from yral_chat.db.backends import backend_of
 from yral_chat.db.database import DatabaseUnusable
@@ -80,14 +81,13 @@ class Dumps:
                 await self._claim(snapshot.database_id)
                 name = dump_name(snapshot.database_id, at)
                 size, sha256 = await self._send(f"{name}.dump", snapshot, progress)
-            # First: what only the target knew counts, too.
-            await erasures.send(self.store, snapshot.database_id, self._settings.data_dir)
-            erased = await asyncio.to_thread(erasures.count, self._settings.data_dir)
+            erased = await erasures.count(self.store, snapshot.database_id, self._settings.data_dir)
             dump = Dump(
                 snapshot.database_id, at, snapshot.revision, snapshot.server_version, size, sha256, snapshot.size,
                 round(time.monotonic() - began, 3), snapshot.tables, erased,
             )  # fmt: skip
             await self.store.put(f"{name}.json", msgspec.json.encode(dump))
+            await self._send_erasures(snapshot.database_id)
             await self._prune(dump.database_id)
         return dump
 
@@ -222,6 +222,15 @@ class Dumps:
         async with aclosing(passing()) as chunks:
             await self.store.put_stream(key, chunks)
         return size, digest.hexdigest()
+
+    async def _send_erasures(self, database_id: str) -> None:
+        try:
+            await erasures.send(self.store, database_id, self._settings.data_dir)
+        except (AppError, OSError) as error:  # of the disk here
+            raise DumpFailed(
+                f"The dump is made and counts; but who was erased cannot be noted in {self._settings.data_dir} "
+                f"({error.__cause__ or error})."
+            ) from error
 
     async def _read(self, dump: Dump, digest: "hashlib._Hash", progress: Progress) -> AsyncGenerator[bytes, None]:
         chunks = await self.store.open(f"{dump.name}.dump")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from yral_chat.clients.backup_store import BackupStore
@@ -21,6 +22,8 @@ NAME = "erasures.jsonl"
 SENT_SECONDS = 60
 # What is there may be damaged or deleted, and is then written anew.
 LOOK_SECONDS = 600.0
+# After a look that came to nothing: what has grown is sent at every turn all the same.
+AGAIN_SECONDS = 60.0
 
 
 class ErasuresNotKnown(CannotGoOn):
@@ -44,15 +47,19 @@ class Sender:
         self._due_at = 0.0
 
     async def send(self, database_id: str, note: Note | None = None) -> None:
-        """Raises BackupStoreError, ServiceUnavailable."""
-        is_due = time.monotonic() >= self._due_at
-        self._sent = await send(self._store, database_id, self._data_dir, -1 if is_due else self._sent, note)
+        """Raises BackupStoreError, ServiceUnavailable, OSError."""
+        is_due = (began := time.monotonic()) >= self._due_at
         if is_due:
-            self._due_at = time.monotonic() + LOOK_SECONDS
+            self._due_at = began + LOOK_SECONDS
+        try:
+            self._sent = await send(self._store, database_id, self._data_dir, -1 if is_due else self._sent, note)
+        except BaseException:
+            self._due_at = min(self._due_at, began + AGAIN_SECONDS)
+            raise
 
 
 async def send(store: BackupStore, database_id: str, data_dir: Path, sent: int = -1, note: Note | None = None) -> int:
-    """Sends the log when it is not `sent` bytes long; returns its length. Raises BackupStoreError.
+    """Sends the log when it is not `sent` bytes long; returns its length. Raises as `Sender.send`.
 
     What only the target knows comes here first: a log that was lost here must not be lost there. What is damaged there
     is written anew with it. `note` is told afterwards.
@@ -68,7 +75,7 @@ async def send(store: BackupStore, database_id: str, data_dir: Path, sent: int =
     there = await asyncio.to_thread(read_lines, lines)
     if there.damaged:
         log.error("backup.erasures_mended", lines=there.damaged)
-    if there.damaged or there.whole != known:
+    if there.damaged or set(there.whole) != set(known):  # another sender may have them in another order
         await store.put(erasures_key(database_id), await asyncio.to_thread(write_lines, known))
     if note is not None:
         await note(len(known))
@@ -103,9 +110,12 @@ async def fetch_first(
         ) from error
 
 
-def count(data_dir: Path) -> int:
-    """How many this folder knows."""
-    return len(_distinct(_read(data_dir / NAME)))
+async def count(store: BackupStore, database_id: str, data_dir: Path) -> int:
+    """How many the target and this folder know. Raises BackupStoreError."""
+    known = set((await read(store, database_id)).whole)
+    with suppress(OSError):  # to send them fails next, and tells it
+        known.update(await asyncio.to_thread(ErasureLog(data_dir / NAME).read))
+    return len(known)
 
 
 async def read(store: BackupStore, database_id: str) -> Lines:

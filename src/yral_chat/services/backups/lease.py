@@ -4,6 +4,8 @@ Whoever finds one that is not theirs watches it: while it changes its holder liv
 it stands still for all of `ttl_seconds`, its holder's or their own, whichever is longer, it is taken over. No clock of
 one machine is compared with another's. Writes are conditional, so that of two newcomers one wins; where a bucket
 ignores conditions they look again after `SETTLE_SECONDS`, which leaves a gap that is as narrow as the network is fast.
+One that cannot be read is damaged, or being written (some servers show what is half written): its holder writes it
+anew, and whoever else finds it watches it.
 """
 
 import asyncio
@@ -22,9 +24,6 @@ from yral_chat.core.objects import Time
 from yral_chat.services.backups.catalogue import LEASE
 
 SETTLE_SECONDS: Final = 2.0
-# So often, and so much later, one that cannot be read is looked at again.
-READS: Final = 3
-READ_SECONDS: Final = 0.2
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -76,7 +75,7 @@ class Lease:
         self._is_conditional = await self._store.honours_conditions()
         if not self._is_conditional:
             log.warning("backup.conditions_ignored", target=self._store.target.name)
-        found = await self._read()
+        found = await self._store.get(LEASE)
         if found is not None and not self._is_free(found):
             found = await self._watch(found)
         try:
@@ -107,17 +106,17 @@ class Lease:
 
     def _is_free(self, found: Stored) -> bool:
         holder = _holder(found)
-        return holder is None or holder.is_released or holder.owner == self._owner
+        return holder is not None and (holder.is_released or holder.owner == self._owner)
 
     async def _watch(self, found: Stored) -> Stored | None:
         """The same object, when it has not changed for as long as a live holder never leaves it alone."""
-        holder = _holder(found)
+        holder = self._other = _holder(found)
         seconds = max(self._ttl, holder.ttl_seconds if holder is not None else 0)
         log.warning("backup.lease_watched", host=getattr(holder, "host", None), seconds=seconds)
         end = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < end:
             await asyncio.sleep(self._ttl / 15)
-            seen = await self._read()
+            seen = await self._store.get(LEASE)
             if seen is None or self._is_free(seen):
                 return seen
             if seen.data != found.data:
@@ -128,7 +127,10 @@ class Lease:
         if not self._is_conditional:
             await self._write()
             await asyncio.sleep(self._settle)
-            await self._look()
+            seen = await self._store.get(LEASE)
+            # Also where it cannot be read: whoever writes it now is later, and finds its own.
+            if seen is not None and not self._is_free(seen):
+                raise Conflict
         elif found is None:
             self._version = await self._store.create(LEASE, self._record())
         else:
@@ -155,33 +157,21 @@ class Lease:
         try:
             await self._write()
         except Conflict:
-            found = await self._read()
+            found = await self._store.get(LEASE)
             if self._is_anothers(found):
                 raise
             await self._take(found)
 
     async def _look(self) -> None:
         """Raises Conflict when the lease is another's."""
-        if self._is_anothers(await self._read()):
+        if self._is_anothers(await self._store.get(LEASE)):
             raise Conflict
 
-    async def _read(self) -> Stored | None:
-        """What is there; looked at again where that is no lease: some servers show what is half written."""
-        seen = await self._store.get(LEASE)
-        for _ in range(READS):
-            if seen is None or _holder(seen) is not None:
-                break
-            await asyncio.sleep(READ_SECONDS)
-            seen = await self._store.get(LEASE)
-        return seen
-
     def _is_anothers(self, seen: Stored | None) -> bool:
-        if seen is None:
+        holder = None if seen is None else _holder(seen)
+        if holder is None or holder.owner == self._owner:
             return False
-        holder = _holder(seen)
-        if holder is not None and holder.owner == self._owner:
-            return False
-        self._other = holder or self._other
+        self._other = holder
         return True
 
     async def _write(self, *, is_released: bool = False) -> None:
@@ -198,7 +188,7 @@ class Lease:
     async def _words(self) -> str:
         holder = self._other
         with suppress(BackupStoreError):
-            found = await self._read()
+            found = await self._store.get(LEASE)
             holder = (_holder(found) if found is not None else None) or holder
         who = f"a service on {holder.host}, last heard of at {holder.renewed_at}" if holder else "another service"
         return f"{self._store.target.name} is the backup of {who}. Stop that one, or set BACKUP_URL to another place."

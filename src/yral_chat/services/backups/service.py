@@ -94,7 +94,7 @@ class BackupService:
         self._is_elsewhere = False  # what is at the target is not what was there
         self._damage: str | None = None  # of the files that lead to the backup
         self._erasures_noted = 0  # of the database that the target has
-        self._was_restored = False  # by hand, since it was served last
+        self._was_restored = False  # by hand, since it was served last: it has told whose erasure is lost
         self._erasures = erasures.Sender(self._store, settings.data_dir)
         self._tasks: list[asyncio.Task[None]] = []
         self.replication: Replication | None = None
@@ -164,7 +164,7 @@ class BackupService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.replication is not None:
             await self.replication.stop(may_start=self.lost_to is None and not self._is_elsewhere)
-        if self._tasks and self.lost_to is None:
+        if self._tasks:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_SECONDS):
                     await self._send_erasures()
@@ -227,9 +227,10 @@ class BackupService:
         await wait_for_orphan(self._settings.data_dir)
         here, there = await self._look_here(), await self._look_there()
         self._earlier = () if there.entry is None else there.entry.generations
-        self._was_restored = here.state is not None and here.state.generation is None
         self._erasures_noted = 0 if there.entry is None else there.entry.erasures
         decision = decide(here, there, is_new=self._is_new)
+        was_put_here = here.state is not None and here.state.generation is None
+        self._was_restored = was_put_here or decision == Begin("restored")  # the latter: a start after that was cut
         log.info("backup.start", decision=type(decision).__name__, target=there.name)
         self.is_first = there.entry is None and decision == Begin("first")
         if self.is_first and here.database_id is None:  # as where BACKUP_URL has a slip of the pen in it
@@ -328,19 +329,21 @@ class BackupService:
     async def _send_erasures(self) -> None:
         """The log of erasures is as much part of the backup as the database (docs/decisions/0014)."""
         assert self._database_id is not None  # noqa: S101 - it is backed up
-        if self._is_elsewhere:
+        if self._is_elsewhere or self.lost_to is not None:
             return
         try:
             await self._erasures.send(self._database_id, self._note_erasures)
-        except (BackupStoreError, AppError) as error:  # AppError: of the disk here
+        except (BackupStoreError, AppError, OSError) as error:  # the latter two: of the disk here
             log.warning("backup.erasures_not_sent", error=str(error))
 
     async def _note_erasures(self, count: int) -> None:
         """By the number of them a log that is deleted at the target is missed."""
         assert self._database_id is not None  # noqa: S101 - it is backed up
-        if self.lost_to is None:
-            with suppress(CatalogueDamaged):  # it is about to be mended, and the next erasure counts them again
-                await self._catalogue.note_erasures(self._database_id, count, is_restored=self._was_restored)
+        if self.lost_to is not None:
+            return
+        with suppress(CatalogueDamaged):  # it is about to be mended, and the next erasure counts them again
+            if await self._catalogue.note_erasures(self._database_id, count, is_restored=self._was_restored):
+                self._was_restored = False  # who goes missing later is missed
 
     async def _keep_catalogue(self) -> None:
         """Mends the files that lead to the backup, and sees when the backup is not there: another disk is mounted, or

@@ -12,7 +12,7 @@ let socket = null;
 
 export function goLive(userId) {
   socket?.stop();
-  socket = new InboxSocket(userId, { onEvent, onOpen, onState: (isConnected) => update({ isConnected }) });
+  socket = new InboxSocket(userId, { onEvent, onOpen, onState });
 }
 
 export function goDark() {
@@ -20,8 +20,11 @@ export function goDark() {
   socket = null;
 }
 
+function onState(isConnected) {
+  update({ isConnected, typing: {} }); // that somebody has stopped meanwhile is not told again
+}
+
 function onOpen(isFirst) {
-  update({ typing: {} }); // that somebody has stopped is not told again
   loadInbox();
   if (!isFirst) reloadOpenThread();
 }
