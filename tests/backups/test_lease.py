@@ -11,11 +11,13 @@ from tests.backups.targets import bucket
 from tests.object_stores import Moto, Rclone
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Stored, Target
+from yral_chat.core.clock import SECOND
 from yral_chat.services.backups.catalogue import LEASE
 from yral_chat.services.backups.lease import Lease, LeaseTaken
 
 # Long beside what a busy machine needs for one request, short beside what a test may take.
 TTL = 3.0
+RELEASED = b'{"owner":"another","host":"there","renewed_at":"2026-11-28T10:00:00.000000Z","is_released":true}'
 
 
 def lease(target: Target, owner: str, lost: list[str] | None = None, *, ttl: float = TTL) -> Lease:
@@ -85,6 +87,57 @@ async def test_a_newcomer_that_finds_it_half_written_waits(
         await newcomer.acquire()
     assert not halves
     await ours.release()
+
+
+@pytest.mark.parametrize("seen", [b'{"owner":', RELEASED])
+async def test_a_newcomer_goes_on_with_nothing_but_its_own(
+    folder_target: Target, monkeypatch: pytest.MonkeyPatch, seen: bytes
+) -> None:
+    """Another one writes, or lets go, while it settles: that one would find the lease taken, or has begun something."""
+    newcomer = lease(folder_target, "newcomer")
+    get = newcomer._store.get
+
+    async def get_anothers(key: str) -> Stored | None:
+        found = await get(key)
+        return Stored(seen, None) if key == LEASE and found is not None else found
+
+    monkeypatch.setattr(newcomer._store, "get", get_anothers)
+    with pytest.raises(LeaseTaken):
+        await newcomer.acquire()
+
+
+async def test_who_was_silent_for_long_waits_for_what_is_half_written(
+    folder_target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be that of another, who has thought it dead."""
+    ours, store = lease(folder_target, "ours", ttl=TTL / 3), BackupStore(folder_target)
+    await ours.acquire()
+    _kill(ours)
+    ours._written_at -= 2 * round(TTL * SECOND)
+    await store.put(LEASE, half := b'{"owner":')
+    assert await ours.is_ours(), "it stands still"
+    halves, get = [half] * 3, ours._store.get
+
+    async def get_half(key: str) -> Stored | None:
+        found = await get(key)
+        return Stored(halves.pop(), None) if halves else found
+
+    await lease(folder_target, "theirs", ttl=TTL / 3).acquire()
+    monkeypatch.setattr(ours._store, "get", get_half)
+    assert not await ours.is_ours()
+    assert not halves
+    await ours.release()
+    with pytest.raises(LeaseTaken):
+        await lease(folder_target, "another").acquire()
+
+
+async def test_who_lets_go_leaves_what_is_half_written(folder_target: Target) -> None:
+    ours, store = lease(folder_target, "ours"), BackupStore(folder_target)
+    await ours.acquire()
+    _kill(ours)
+    await store.put(LEASE, b'{"owner":')
+    await ours.release()
+    assert await store.read(LEASE) == b'{"owner":'
 
 
 async def test_one_that_may_be_silent_for_longer_is_given_that_long(folder_target: Target) -> None:

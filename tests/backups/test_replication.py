@@ -213,18 +213,22 @@ async def test_erasures_are_sent_once_the_log_can_be_read_again(
     await until(is_there, what="it is sent")
 
 
-async def test_who_has_lost_the_backup_sends_no_erasures(
+async def test_who_has_lost_the_backup_sends_erasures_and_counts_no_more(
     prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path
 ) -> None:
+    """They join those of whoever has it now, which knows better how many there are."""
     database, backup = prepared
-    key = erasures_key(await database.read(lambda uow: uow.installation.get_id()))
+    database_id = await database.read(lambda uow: uow.installation.get_id())
     await backup.begin()
     await until(there(lambda: backup._erasures._sent >= 0), what="it has looked")
     backup._lose("another service has it")
-    ErasureLog(tmp_path / "data" / erasures.NAME).append(Erasure("1", "anna", AT))
+    ErasureLog(tmp_path / "data" / erasures.NAME).append(anna := Erasure("1", "anna", AT))
     await backup._send_erasures()
-    await backup.end()
-    assert await BackupStore(folder_target).read(key) is None
+    store = BackupStore(folder_target)
+    assert (await erasures.read(store, database_id)).whole == [anna]
+    entry = await Catalogue(store).entry(database_id)
+    assert entry is not None
+    assert entry.erasures == 0
 
 
 async def test_a_look_that_comes_to_nothing_is_made_again_in_a_minute(
@@ -336,8 +340,8 @@ async def test_after_a_restore_those_count_that_it_has_left(
     assert await noted() == 0
     ErasureLog(log := tmp_path / "data" / erasures.NAME).append(Erasure("3", "cleo", AT))
     await until(noted, what="the next one is noted")
-    log.unlink()
     await BackupStore(folder_target).delete(erasures_key(database_id))
+    log.unlink()
     again._erasures.forget()
     again._erasures._sent = -1
     await until(there(lambda: again._erasures._sent == 0), what="it has looked")

@@ -210,25 +210,27 @@ async def test_erased_people_are_known_after_a_restore_on_another_machine(
     assert empty.data_dir.stat().st_mode & 0o777 == 0o700
 
 
-async def test_erasures_that_the_target_alone_knows_count_and_cost_no_dump(deployment: Deployment) -> None:
-    """They cannot be noted here, as on a full disk."""
+async def test_erasures_that_cannot_be_noted_here_count_and_cost_no_dump(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    """As on a full disk: the target alone knows them; then even it does not."""
     await deployment.erase("ada")
     await deployment.erase("bob")
     first, log = await dump(deployment.settings), deployment.settings.data_dir / "erasures.jsonl"
     log.unlink()
     log.symlink_to("nowhere/erasures.jsonl")
-    with pytest.raises(
-        DumpFailed, match=r"^The dump is made and counts; but .* cannot be noted in .* \(.*No such file"
-    ):
+    with pytest.raises(DumpFailed, match=r"^The dump is made and counts; but .* could not be noted \(.*No such file"):
         await dump(deployment.settings)
-    newest = await Dumps(deployment.settings).find()
-    assert newest.at > first.at
-    assert newest.erasures == first.erasures == 2
+    second = await Dumps(deployment.settings).find()
     log.unlink()
     log.mkdir()
-    with pytest.raises(DumpFailed, match=r"cannot be noted in .* \(.*Is a directory"):
+    (there,) = (tmp_path / "dumps").rglob("erasures.jsonl")
+    there.unlink()
+    with pytest.raises(DumpFailed, match=r"could not be noted \(.*Is a directory"):
         await dump(deployment.settings)
-    assert (await Dumps(deployment.settings).find()).at > newest.at
+    third = await Dumps(deployment.settings).find()
+    assert first.at < second.at < third.at
+    assert [made.erasures for made in (first, second, third)] == [2, 2, 2]
 
 
 async def test_nothing_is_restored_where_the_erased_cannot_be_noted(

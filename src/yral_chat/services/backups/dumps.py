@@ -81,14 +81,14 @@ class Dumps:
                 await self._claim(snapshot.database_id)
                 name = dump_name(snapshot.database_id, at)
                 size, sha256 = await self._send(f"{name}.dump", snapshot, progress)
-            erased = await erasures.count(self.store, snapshot.database_id, self._settings.data_dir)
+            erased = await self._count_erasures(snapshot.database_id)
             dump = Dump(
                 snapshot.database_id, at, snapshot.revision, snapshot.server_version, size, sha256, snapshot.size,
                 round(time.monotonic() - began, 3), snapshot.tables, erased,
             )  # fmt: skip
             await self.store.put(f"{name}.json", msgspec.json.encode(dump))
-            await self._send_erasures(snapshot.database_id)
             await self._prune(dump.database_id)
+            await self._send_erasures(dump.database_id)
         return dump
 
     async def list_all(self) -> list[Dump]:
@@ -223,14 +223,18 @@ class Dumps:
             await self.store.put_stream(key, chunks)
         return size, digest.hexdigest()
 
+    async def _count_erasures(self, database_id: str) -> int:
+        try:
+            return await erasures.count(self.store, database_id, self._settings.data_dir)
+        except OSError:  # to send them will tell it; as many as there were, so that none of them goes unmissed
+            return max((dump.erasures for dump in await self.list_all() if dump.database_id == database_id), default=0)
+
     async def _send_erasures(self, database_id: str) -> None:
         try:
             await erasures.send(self.store, database_id, self._settings.data_dir)
-        except (AppError, OSError) as error:  # of the disk here
-            raise DumpFailed(
-                f"The dump is made and counts; but who was erased cannot be noted in {self._settings.data_dir} "
-                f"({error.__cause__ or error})."
-            ) from error
+        except (BackupStoreError, AppError, OSError) as error:
+            why = error if isinstance(error, BackupStoreError) else error.__cause__ or error
+            raise DumpFailed(f"The dump is made and counts; but who was erased could not be noted ({why}).") from error
 
     async def _read(self, dump: Dump, digest: "hashlib._Hash", progress: Progress) -> AsyncGenerator[bytes, None]:
         chunks = await self.store.open(f"{dump.name}.dump")

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 from yral_chat.clients.backup_store import BackupStore
@@ -111,11 +110,9 @@ async def fetch_first(
 
 
 async def count(store: BackupStore, database_id: str, data_dir: Path) -> int:
-    """How many the target and this folder know. Raises BackupStoreError."""
-    known = set((await read(store, database_id)).whole)
-    with suppress(OSError):  # to send them fails next, and tells it
-        known.update(await asyncio.to_thread(ErasureLog(data_dir / NAME).read))
-    return len(known)
+    """How many this folder and the target know. Raises BackupStoreError, OSError."""
+    here = await asyncio.to_thread(ErasureLog(data_dir / NAME).read)
+    return len({*here, *(await read(store, database_id)).whole})
 
 
 async def read(store: BackupStore, database_id: str) -> Lines:

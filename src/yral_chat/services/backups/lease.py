@@ -4,8 +4,8 @@ Whoever finds one that is not theirs watches it: while it changes its holder liv
 it stands still for all of `ttl_seconds`, its holder's or their own, whichever is longer, it is taken over. No clock of
 one machine is compared with another's. Writes are conditional, so that of two newcomers one wins; where a bucket
 ignores conditions they look again after `SETTLE_SECONDS`, which leaves a gap that is as narrow as the network is fast.
-One that cannot be read is damaged, or being written (some servers show what is half written): its holder writes it
-anew, and whoever else finds it watches it.
+One that cannot be read is damaged, or being written (some servers show what is half written): a holder who was not
+silent for longer than others wait writes it anew, and whoever else finds it watches it.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError, Conflict, Stored
-from yral_chat.core.clock import now, to_text
+from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.decoding import decode
 from yral_chat.core.logging import log
 from yral_chat.core.objects import Time
@@ -65,6 +65,7 @@ class Lease:
         self._is_conditional = True
         self._renewing: asyncio.Task[None] | None = None
         self._other: Holder | None = None  # who was seen to have it
+        self._written_at = 0  # microseconds since the epoch, on this machine's clock
         self.error: str | None = None  # why it could not be renewed, the last time
 
     async def acquire(self) -> None:
@@ -76,9 +77,9 @@ class Lease:
         if not self._is_conditional:
             log.warning("backup.conditions_ignored", target=self._store.target.name)
         found = await self._store.get(LEASE)
-        if found is not None and not self._is_free(found):
-            found = await self._watch(found)
         try:
+            if found is not None and not self._is_free(found):
+                found = await self._watch(found)
             await self._take(found)
         except Conflict as error:
             raise LeaseTaken(await self._words()) from error
@@ -100,17 +101,24 @@ class Lease:
             await self._renewing
         self._renewing = None
         with suppress(BackupStoreError, Conflict):
-            if not self._is_conditional:
-                await self._look()
-            await self._write(is_released=True)
+            if self._is_conditional or self._is_own(await self._store.get(LEASE)):
+                await self._write(is_released=True)
 
     def _is_free(self, found: Stored) -> bool:
         holder = _holder(found)
         return holder is not None and (holder.is_released or holder.owner == self._owner)
 
+    def _is_own(self, found: Stored | None) -> bool:
+        holder = None if found is None else _holder(found)
+        return holder is not None and holder.owner == self._owner
+
     async def _watch(self, found: Stored) -> Stored | None:
-        """The same object, when it has not changed for as long as a live holder never leaves it alone."""
-        holder = self._other = _holder(found)
+        """The same object, when it has not changed for as long as a live holder never leaves it alone.
+
+        Raises Conflict, BackupStoreError.
+        """
+        holder = _holder(found)
+        self._other = holder or self._other
         seconds = max(self._ttl, holder.ttl_seconds if holder is not None else 0)
         log.warning("backup.lease_watched", host=getattr(holder, "host", None), seconds=seconds)
         end = asyncio.get_running_loop().time() + seconds
@@ -120,21 +128,22 @@ class Lease:
             if seen is None or self._is_free(seen):
                 return seen
             if seen.data != found.data:
-                raise LeaseTaken(await self._words())
+                raise Conflict
         return found
 
     async def _take(self, found: Stored | None) -> None:
+        began = now()
         if not self._is_conditional:
             await self._write()
             await asyncio.sleep(self._settle)
-            seen = await self._store.get(LEASE)
             # Also where it cannot be read: whoever writes it now is later, and finds its own.
-            if seen is not None and not self._is_free(seen):
+            if not self._is_own(await self._store.get(LEASE)):
                 raise Conflict
         elif found is None:
             self._version = await self._store.create(LEASE, self._record())
         else:
             self._version = await self._store.replace(LEASE, self._record(), found.version)
+        self._written_at = began
 
     async def _renew_forever(self) -> None:
         while True:
@@ -157,29 +166,29 @@ class Lease:
         try:
             await self._write()
         except Conflict:
-            found = await self._store.get(LEASE)
-            if self._is_anothers(found):
-                raise
-            await self._take(found)
+            await self._take(await self._look())
 
-    async def _look(self) -> None:
-        """Raises Conflict when the lease is another's."""
-        if self._is_anothers(await self._store.get(LEASE)):
+    async def _look(self) -> Stored | None:
+        """What is there. Raises Conflict when the lease is another's."""
+        found = await self._store.get(LEASE)
+        if found is None:
+            return None
+        # Who was silent for so long, frozen or cut off, may find what another is just writing.
+        if _holder(found) is None and now() - self._written_at > self._ttl * SECOND:
+            found = await self._watch(found)
+        holder = None if found is None else _holder(found)
+        if holder is not None and holder.owner != self._owner:
+            self._other = holder
             raise Conflict
-
-    def _is_anothers(self, seen: Stored | None) -> bool:
-        holder = None if seen is None else _holder(seen)
-        if holder is None or holder.owner == self._owner:
-            return False
-        self._other = holder
-        return True
+        return found
 
     async def _write(self, *, is_released: bool = False) -> None:
-        record = self._record(is_released=is_released)
+        began, record = now(), self._record(is_released=is_released)
         if self._is_conditional:
             self._version = await self._store.replace(LEASE, record, self._version)
         else:
             await self._store.put(LEASE, record)
+        self._written_at = began
 
     def _record(self, *, is_released: bool = False) -> bytes:
         holder = Holder(self._owner, socket.gethostname(), to_text(now()), is_released, self._ttl)

@@ -105,8 +105,8 @@ class PostgresBackup:
         try:
             database_id = await self._database.read(lambda uow: uow.installation.get_id())
             await self._erasures.send(database_id)
-        except BackupStoreError as error:
-            log.warning("backup.erasures_not_sent", error=error.reason)
+        except (BackupStoreError, AppError, OSError) as error:  # the latter two: of the disk here
+            log.warning("backup.erasures_not_sent", error=str(error))
 
     async def _dump_forever(self) -> None:
         while True:
@@ -119,14 +119,15 @@ class PostgresBackup:
                 await asyncio.sleep(self._pause_seconds)
 
     async def _dump(self) -> None:
+        began = now() / SECOND
         status = await run_command("dump", MAX_DUMP_SECONDS)
         if status:
-            self._failed_at = now() / SECOND
+            self._failed_at = began  # one that counts has failed in something else, and is newer
             log.error("backup.not_dumped", status=status)
         else:
             self._failed_at = None
             log.info("backup.dumped")
-            await self.look()
+        await self.look()
 
     async def _look_forever(self) -> None:
         while True:

@@ -94,7 +94,7 @@ class BackupService:
         self._is_elsewhere = False  # what is at the target is not what was there
         self._damage: str | None = None  # of the files that lead to the backup
         self._erasures_noted = 0  # of the database that the target has
-        self._was_restored = False  # by hand, since it was served last: it has told whose erasure is lost
+        self._was_restored = False  # by hand, since it was served last
         self._erasures = erasures.Sender(self._store, settings.data_dir)
         self._tasks: list[asyncio.Task[None]] = []
         self.replication: Replication | None = None
@@ -329,9 +329,9 @@ class BackupService:
     async def _send_erasures(self) -> None:
         """The log of erasures is as much part of the backup as the database (docs/decisions/0014)."""
         assert self._database_id is not None  # noqa: S101 - it is backed up
-        if self._is_elsewhere or self.lost_to is not None:
+        if self._is_elsewhere:
             return
-        try:
+        try:  # also where another has taken the backup over: nobody else knows of these
             await self._erasures.send(self._database_id, self._note_erasures)
         except (BackupStoreError, AppError, OSError) as error:  # the latter two: of the disk here
             log.warning("backup.erasures_not_sent", error=str(error))
