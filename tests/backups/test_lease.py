@@ -112,7 +112,7 @@ async def test_who_was_silent_for_long_waits_for_what_is_half_written(
     """It may be that of another, who has thought it dead."""
     ours, store = lease(folder_target, "ours", ttl=TTL / 3), BackupStore(folder_target)
     await ours.acquire()
-    _kill(ours)
+    assert not _kill(ours).done()
     ours._written_at -= 2 * round(TTL * SECOND)
     await store.put(LEASE, half := b'{"owner":')
     assert await ours.is_ours(), "it stands still"
@@ -134,7 +134,7 @@ async def test_who_was_silent_for_long_waits_for_what_is_half_written(
 async def test_who_lets_go_leaves_what_is_half_written(folder_target: Target) -> None:
     ours, store = lease(folder_target, "ours"), BackupStore(folder_target)
     await ours.acquire()
-    _kill(ours)
+    assert not _kill(ours).done()
     await store.put(LEASE, b'{"owner":')
     await ours.release()
     assert await store.read(LEASE) == b'{"owner":'
