@@ -11,7 +11,6 @@ from tests.backups.targets import bucket
 from tests.object_stores import Moto, Rclone
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Stored, Target
-from yral_chat.core.clock import SECOND
 from yral_chat.services.backups.catalogue import LEASE
 from yral_chat.services.backups.lease import Lease, LeaseTaken
 
@@ -89,46 +88,48 @@ async def test_a_newcomer_that_finds_it_half_written_waits(
     await ours.release()
 
 
-@pytest.mark.parametrize("seen", [b'{"owner":', RELEASED])
+@pytest.mark.parametrize("seen", [b'{"owner":', RELEASED, None])
 async def test_a_newcomer_goes_on_with_nothing_but_its_own(
-    folder_target: Target, monkeypatch: pytest.MonkeyPatch, seen: bytes
+    folder_target: Target, monkeypatch: pytest.MonkeyPatch, seen: bytes | None
 ) -> None:
-    """Another one writes, or lets go, while it settles: that one would find the lease taken, or has begun something."""
+    """While it settles another one writes, or lets go and may have begun something; or somebody empties the place."""
     newcomer = lease(folder_target, "newcomer")
     get = newcomer._store.get
 
     async def get_anothers(key: str) -> Stored | None:
         found = await get(key)
-        return Stored(seen, None) if key == LEASE and found is not None else found
+        return None if found is None or seen is None else Stored(seen, None)
 
     monkeypatch.setattr(newcomer._store, "get", get_anothers)
     with pytest.raises(LeaseTaken):
         await newcomer.acquire()
 
 
-async def test_who_was_silent_for_long_waits_for_what_is_half_written(
-    folder_target: Target, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.long
+async def test_who_was_silent_for_long_does_not_write_over_what_is_half_written(
+    target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be that of another, who has thought it dead."""
-    ours, store = lease(folder_target, "ours", ttl=TTL / 3), BackupStore(folder_target)
+    """It is that of another, who has thought it dead."""
+    lost: list[str] = []
+    ours, theirs, halves = lease(target, "ours", lost), lease(target, "theirs", lost), [b'{"owner":'] * 3
     await ours.acquire()
     assert not _kill(ours).done()
-    ours._written_at -= 2 * round(TTL * SECOND)
-    await store.put(LEASE, half := b'{"owner":')
-    assert await ours.is_ours(), "it stands still"
-    halves, get = [half] * 3, ours._store.get
+    await theirs.acquire()
+    get = ours._store.get
 
     async def get_half(key: str) -> Stored | None:
         found = await get(key)
-        return Stored(halves.pop(), None) if halves else found
+        return Stored(halves.pop(), found.version) if found is not None and halves else found
 
-    await lease(folder_target, "theirs", ttl=TTL / 3).acquire()
     monkeypatch.setattr(ours._store, "get", get_half)
-    assert not await ours.is_ours()
+    ours._renewing = asyncio.create_task(ours._renew_forever())  # it was only asleep
+    await until(there(lambda: bool(lost)), what="it to notice")
     assert not halves
+    assert await theirs.is_ours()
     await ours.release()
-    with pytest.raises(LeaseTaken):
-        await lease(folder_target, "another").acquire()
+    assert await theirs.is_ours()
+    await theirs.release()
+    assert len(lost) == 1
 
 
 async def test_who_lets_go_leaves_what_is_half_written(folder_target: Target) -> None:

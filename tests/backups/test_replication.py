@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from yral_chat.services.backups import erasures, replication
 from yral_chat.services.backups.catalogue import Catalogue, erasures_key
 from yral_chat.services.backups.local import replacing
 from yral_chat.services.backups.replication import Replication
-from yral_chat.services.backups.service import BackupService
+from yral_chat.services.backups.service import BackupService, BackupUnusable
 
 AT = "2026-11-28T10:00:00.000000Z"
 
@@ -229,6 +230,29 @@ async def test_who_has_lost_the_backup_sends_erasures_and_counts_no_more(
     entry = await Catalogue(store).entry(database_id)
     assert entry is not None
     assert entry.erasures == 0
+
+
+async def test_who_has_lost_the_backup_begins_nothing_where_it_is_gone(
+    prepared: tuple[Database, BackupService], folder_target: Target, tmp_path: Path
+) -> None:
+    """What lay there would stand in the way of the next one's first start."""
+    _, backup = prepared
+    await backup.begin()
+    backup._lose("another service has it")
+    await backup.end()
+    rmtree(folder_target.path)
+    ErasureLog(tmp_path / "data" / erasures.NAME).append(Erasure("1", "anna", AT))
+    await backup._send_erasures()
+    assert await BackupStore(folder_target).is_empty()
+
+
+async def test_who_has_lost_the_backup_before_it_began_says_so(prepared: tuple[Database, BackupService]) -> None:
+    _, backup = prepared
+    backup._lose("another service has it")
+    with pytest.raises(BackupUnusable, match="another service has it"):
+        await backup.begin()
+    await backup.end()
+    assert not (await backup._catalogue.current()), "nothing was begun"
 
 
 async def test_a_look_that_comes_to_nothing_is_made_again_in_a_minute(

@@ -103,6 +103,17 @@ async def test_a_dump_that_cannot_be_made_is_told_until_somebody_has_made_one(
     assert "\nbackup_up 1.0\n" in shown(metrics)
 
 
+async def test_a_dump_that_counts_is_no_failed_one(backup: PostgresBackup, deployment: Deployment) -> None:
+    """What its command ends with is that who was erased cannot be noted here."""
+    await deployment.erase("ada")
+    await dump(deployment.settings)
+    (log := deployment.settings.data_dir / "erasures.jsonl").unlink()
+    log.symlink_to("nowhere/erasures.jsonl")
+    await backup._dump()
+    assert backup.condition() == ("up", None)
+    assert len(await Dumps(deployment.settings).list_all()) == 2
+
+
 async def test_what_nobody_thought_of_is_told_and_the_next_dump_is_made(
     backup: PostgresBackup, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

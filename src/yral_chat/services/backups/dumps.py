@@ -87,8 +87,10 @@ class Dumps:
                 round(time.monotonic() - began, 3), snapshot.tables, erased,
             )  # fmt: skip
             await self.store.put(f"{name}.json", msgspec.json.encode(dump))
-            await self._prune(dump.database_id)
-            await self._send_erasures(dump.database_id)
+            try:
+                await self._send_erasures(dump.database_id)
+            finally:
+                await self._prune(dump.database_id)
         return dump
 
     async def list_all(self) -> list[Dump]:
@@ -227,7 +229,8 @@ class Dumps:
         try:
             return await erasures.count(self.store, database_id, self._settings.data_dir)
         except OSError:  # to send them will tell it; as many as there were, so that none of them goes unmissed
-            return max((dump.erasures for dump in await self.list_all() if dump.database_id == database_id), default=0)
+            there = len(set((await erasures.read(self.store, database_id)).whole))
+            return max(there, *(dump.erasures for dump in await self.list_all() if dump.database_id == database_id), 0)
 
     async def _send_erasures(self, database_id: str) -> None:
         try:

@@ -5,7 +5,7 @@ it stands still for all of `ttl_seconds`, its holder's or their own, whichever i
 one machine is compared with another's. Writes are conditional, so that of two newcomers one wins; where a bucket
 ignores conditions they look again after `SETTLE_SECONDS`, which leaves a gap that is as narrow as the network is fast.
 One that cannot be read is damaged, or being written (some servers show what is half written): a holder who was not
-silent for longer than others wait writes it anew, and whoever else finds it watches it.
+silent for longer than others wait writes it anew, and whoever else finds it watches it, for their own `ttl_seconds`.
 """
 
 import asyncio
@@ -86,7 +86,8 @@ class Lease:
         self._renewing = asyncio.create_task(self._renew_forever())
 
     async def is_ours(self) -> bool:
-        """Looks; who has lost it is told so soon. Raises BackupStoreError."""
+        """Looks, after the target was another one; who has lost it is told so soon. Raises BackupStoreError."""
+        self._written_at = 0  # what was written last may lie elsewhere
         try:
             await self._look()
         except Conflict:

@@ -328,10 +328,12 @@ class BackupService:
 
     async def _send_erasures(self) -> None:
         """The log of erasures is as much part of the backup as the database (docs/decisions/0014)."""
-        assert self._database_id is not None  # noqa: S101 - it is backed up
-        if self._is_elsewhere:
+        if self._database_id is None or self._is_elsewhere:
             return
-        try:  # also where another has taken the backup over: nobody else knows of these
+        try:
+            # Whoever has the backup now does not know of these; but nothing is begun where it is gone.
+            if self.lost_to is not None and await self._catalogue.entry(self._database_id) is None:
+                return
             await self._erasures.send(self._database_id, self._note_erasures)
         except (BackupStoreError, AppError, OSError) as error:  # the latter two: of the disk here
             log.warning("backup.erasures_not_sent", error=str(error))
