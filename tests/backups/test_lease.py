@@ -58,13 +58,11 @@ async def test_whose_it_is_can_be_asked(target: Target) -> None:
 async def test_one_that_is_half_written_is_its_holders(target: Target) -> None:
     """Some servers show it while it is being written, and keep it where that is cut off."""
     lost: list[str] = []
-    ours, store = lease(target, "ours", lost), BackupStore(target)
+    ours = lease(target, "ours", lost)
     await ours.acquire()
-    await store.put(LEASE, b'{"owner":')
-    assert await ours.is_ours()
+    await BackupStore(target).put(LEASE, b'{"owner":')
     with pytest.raises(LeaseTaken, match="a service on "):
         await lease(target, "theirs").acquire()
-    await _renewed(store)
     assert not lost
     await ours.release()
 
@@ -111,7 +109,7 @@ async def test_who_was_silent_for_long_does_not_write_over_what_is_half_written(
 ) -> None:
     """It is that of another, who has thought it dead."""
     lost: list[str] = []
-    ours, theirs, halves = lease(target, "ours", lost), lease(target, "theirs", lost), [b'{"owner":'] * 3
+    ours, theirs, halves = lease(target, "ours", lost), lease(target, "theirs", lost), [b'{"owner":'] * 2
     await ours.acquire()
     assert not _kill(ours).done()
     await theirs.acquire()
@@ -130,6 +128,28 @@ async def test_who_was_silent_for_long_does_not_write_over_what_is_half_written(
     assert await theirs.is_ours()
     await theirs.release()
     assert len(lost) == 1
+
+
+async def test_who_asks_waits_for_what_is_half_written(folder_target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However lately it wrote: that may have been elsewhere."""
+    ours, store, halves = lease(folder_target, "ours"), BackupStore(folder_target), [b'{"owner":']
+    await ours.acquire()
+    assert not _kill(ours).done()
+    held = await store.get(LEASE)
+    assert held is not None
+    await store.put(LEASE, held.data.replace(b'"ours"', b'"theirs"'))
+    get = ours._store.get
+
+    async def get_half(key: str) -> Stored | None:
+        found = await get(key)
+        return Stored(halves.pop(), None) if halves else found
+
+    monkeypatch.setattr(ours._store, "get", get_half)
+    assert not await ours.is_ours()
+    assert not halves
+    await store.put(LEASE, b'{"owner":')
+    assert await ours.is_ours(), "it stands still"
+    await ours.release()
 
 
 async def test_who_lets_go_leaves_what_is_half_written(folder_target: Target) -> None:

@@ -110,6 +110,7 @@ async def test_a_dump_that_counts_is_no_failed_one(backup: PostgresBackup, deplo
     (log := deployment.settings.data_dir / "erasures.jsonl").unlink()
     log.symlink_to("nowhere/erasures.jsonl")
     await backup._dump()
+    assert backup._failed_at is not None
     assert backup.condition() == ("up", None)
     assert len(await Dumps(deployment.settings).list_all()) == 2
 
