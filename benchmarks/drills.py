@@ -17,12 +17,13 @@ from benchmarks.large import fill
 from tests.backups.commands import arguments, environment
 from tests.backups.targets import Machine, bucket, replicated
 from tests.object_stores import Rclone
-from tests.waiting import there, until
+from tests.waiting import until
 from yral_chat.services.backups.proof import Proof, load_proof
 
 SAMPLE_SECONDS = 0.1
 ROUNDS = 3
 ARRIVAL_SECONDS = 600  # of the first snapshot
+SETTLE_SECONDS = 10.0
 
 
 class Used(msgspec.Struct):
@@ -83,9 +84,18 @@ async def restore(machine: Machine) -> float:
     return seconds
 
 
-def has_snapshot(objects: Path) -> bool:
+async def snapshot_made(objects: Path) -> None:
     """Litestream has made its first one; while it does, it may take a minute to say where it is."""
-    return any(objects.rglob("0009/*.ltx"))
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in objects.rglob("0009/*.ltx"))
+
+    async def has_settled() -> bool:  # rclone shows what is being written, too
+        before = size()
+        await asyncio.sleep(SETTLE_SECONDS)
+        return 0 < before == size()
+
+    await until(has_settled, what="a snapshot", seconds=ARRIVAL_SECONDS)
 
 
 async def main(megabytes: int) -> None:
@@ -98,8 +108,7 @@ async def main(megabytes: int) -> None:
             machine.start()
             try:
                 await replicated(machine, ARRIVAL_SECONDS)
-                look = there(lambda: has_snapshot(server.bucket))
-                await until(look, what="a snapshot", seconds=ARRIVAL_SECONDS)
+                await snapshot_made(server.bucket)
                 for _ in range(ROUNDS):
                     used, proof = await drill(machine)
                     print(
