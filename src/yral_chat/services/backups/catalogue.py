@@ -222,7 +222,7 @@ class Catalogue:
         return True
 
     async def note_erasures(self, database_id: str, count: int, *, is_restored: bool = False) -> bool:
-        """Writes down how many its log of erasures has; fewer only after a restore, which has told what is lost.
+        """Writes down how many its log of erasures has; fewer only where a restore by hand came before.
 
         False where the database is not there.
         """

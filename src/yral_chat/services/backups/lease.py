@@ -133,14 +133,15 @@ class Lease:
         return found
 
     async def _take(self, found: Stored | None) -> None:
-        began = now()
         if not self._is_conditional:
             await self._write()
             await asyncio.sleep(self._settle)
             # Also where it cannot be read: whoever writes it now is later, and finds its own.
             if not self._is_own(await self._store.get(LEASE)):
                 raise Conflict
-        elif found is None:
+            return
+        began = now()
+        if found is None:
             self._version = await self._store.create(LEASE, self._record())
         else:
             self._version = await self._store.replace(LEASE, self._record(), found.version)
