@@ -75,9 +75,17 @@ class PrivateNginx:
     def plain_url(self) -> str:
         return f"http://localhost:{self.plain_port}"
 
-    @property
-    def access_log(self) -> str:
-        return (self._folder / "access.log").read_text()
+    async def access_log(self, lines: int, of: str = "") -> str:
+        """Once it has so many, with `of` in them: nginx writes one when it has done with a request, which may be later
+        than whoever asked has all of the answer.
+        """
+
+        async def look() -> str:
+            text = (self._folder / "access.log").read_text()
+            found = [line for line in text.splitlines(keepends=True) if of in line and line.endswith("\n")]
+            return text if len(found) >= lines else ""
+
+        return await until(look, what=f"{lines} lines of {of or 'anybody'} in the access log")
 
     @property
     def error_log(self) -> str:

@@ -151,9 +151,11 @@ async def test_a_socket_that_is_refused_tells_its_reason(front: PrivateNginx, pe
     async with socket_at(listener(front, person, token="no-token"), ssl=front.certificate.context) as socket:
         with pytest.raises(ConnectionClosed) as closed:
             await asyncio.wait_for(socket.recv(), WAIT_SECONDS)
+        assert socket.response is not None
+        asked = socket.response.headers["x-correlation-id"]
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4001
-    assert "no-token" not in front.access_log + front.error_log
+    assert "no-token" not in await front.access_log(1, of=asked) + front.error_log
 
 
 async def test_an_upload_comes_back_through_nginx(front: PrivateNginx, person: Api) -> None:
@@ -165,7 +167,8 @@ async def test_an_upload_comes_back_through_nginx(front: PrivateNginx, person: A
     assert found.headers["cache-control"].startswith("private, max-age=")
     part = await person.http.get(f"/media/{path}", headers={"Range": "bytes=0-9"})
     assert (part.status_code, part.content) == (206, found.content[:10])
-    assert "sig=" not in front.access_log + front.error_log
+    for answer in (response, found, part):
+        assert "sig=" not in await front.access_log(1, of=answer.headers["x-correlation-id"]) + front.error_log
 
 
 async def test_a_large_upload_of_a_stranger_gets_the_answer_of_the_service(person: Api) -> None:
