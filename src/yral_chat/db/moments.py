@@ -15,6 +15,8 @@ from yral_chat.db.verification import TableSum, TableUnreadable, sum_tables
 
 # How long we wait for the server's transactions to end: each takes milliseconds.
 PATIENCE_MS = 5000
+# Whoever reads all of it once comes back to none of it.
+CACHE_KIB = 256
 
 
 class Pinned:
@@ -72,6 +74,7 @@ class StandingStill:
         # A reader that cannot write does not bring the log into the file either, when it is the last to close.
         engine = create_viewer_engine(self._path, "mode=ro")
         connection = engine.connect()
+        connection.exec_driver_sql(f"PRAGMA cache_size=-{CACHE_KIB}")
         connection.exec_driver_sql("BEGIN")
         connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
         return Pinned(self._path, engine, connection)
