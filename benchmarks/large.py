@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from yral_chat.core.clock import MILLISECOND, now
+from yral_chat.db.files import load_driver
 from yral_chat.db.migrations import migrate
-from yral_chat.db.sqlite import load_driver
 
 PERSONAS = 50
 MESSAGES = 200  # in each conversation; half of them are replies

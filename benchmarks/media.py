@@ -17,7 +17,7 @@ from benchmarks.rig import Meter, Rig, cpu_of, median_of, tokens
 from tests.service import Service, token
 from yral_chat.clients.storage import StorageService
 from yral_chat.core.config import Settings
-from yral_chat.db.sqlite import load_driver
+from yral_chat.db.files import load_driver
 
 MEGABYTE = 1024 * 1024
 READERS = 8

@@ -9,7 +9,7 @@ import psutil
 
 from benchmarks.database import Cell
 from benchmarks.quantities import Quantity, known
-from yral_chat.db.sqlite import load_driver
+from yral_chat.db.files import load_driver
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import msgspec
 
 from yral_chat.core.clock import MILLISECOND, now
+from yral_chat.db.files import load_driver
 from yral_chat.db.migrations import migrate
-from yral_chat.db.sqlite import database_path, load_driver
+from yral_chat.db.urls import database_path
 
 # An inbox page holds 20 conversations, each with another persona.
 PERSONAS = 25

@@ -14,8 +14,9 @@ from tests.service import Service
 from yral_chat.core.clock import SECOND, now
 from yral_chat.db.postgres import create_postgres_engine
 from yral_chat.db.repositories.influencers import STATUS_RANK
-from yral_chat.db.sqlite import create_sqlite_engine, database_path
+from yral_chat.db.sqlite import create_sqlite_engine
 from yral_chat.db.tables import influencers, messages
+from yral_chat.db.urls import database_path
 
 
 class HasDatabase(Protocol):

@@ -6,12 +6,13 @@ import asyncio
 
 from yral_chat.core.config import Settings
 from yral_chat.core.metrics import Metrics
-from yral_chat.db.backends import backend_of
 from yral_chat.db.damage import check_at_start
-from yral_chat.db.database import Database, DatabaseUnusable
+from yral_chat.db.database import Database
+from yral_chat.db.failures import DatabaseUnusable
+from yral_chat.db.files import is_log_alone
 from yral_chat.db.migrations import migrate
-from yral_chat.db.sqlite import database_path, is_log_alone
-from yral_chat.services.backups.dumps import has_dumps
+from yral_chat.db.urls import backend_of, database_path
+from yral_chat.services.backups.kept import has_dumps
 from yral_chat.services.backups.postgres import PostgresBackup
 from yral_chat.services.backups.service import BackupService, BackupUnusable
 

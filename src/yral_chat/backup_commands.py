@@ -8,8 +8,8 @@ from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.services.backups.catalogue import missing_text
+from yral_chat.services.backups.kept import Backups, Kept
 from yral_chat.services.backups.restoring import RestoreFailed
-from yral_chat.services.backups.whole import Backups, Kept
 
 SNAPSHOT_LEVEL = 9
 

@@ -23,10 +23,12 @@ from yral_chat.clients.storage import StorageService, load_signing_key
 from yral_chat.clients.vendor_http import VendorHttp
 from yral_chat.core.config import Issuer, Settings
 from yral_chat.core.sizes import MEBIBYTE
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable, NotSQLite
+from yral_chat.db.files import load_driver
 from yral_chat.db.inspection import Inspection, inspect_database
 from yral_chat.db.migrations import HEAD
-from yral_chat.db.sqlite import NotSQLite, database_path, is_corrupting, load_driver
+from yral_chat.db.sqlite import is_corrupting
+from yral_chat.db.urls import database_path
 from yral_chat.services.backups.examining import examine_backup
 from yral_chat.serving import bind, reachable_host
 

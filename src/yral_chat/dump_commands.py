@@ -10,11 +10,12 @@ from yral_chat.core.config import Settings
 from yral_chat.core.sizes import MEBIBYTE
 from yral_chat.db.archive import look_at_archive
 from yral_chat.db.backends import create_database
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.progress import Bar
 from yral_chat.restore_commands import as_time, refuse_file
 from yral_chat.services.backups.dump_records import Dump
-from yral_chat.services.backups.dumps import DumpFailed, Dumps, has_dumps
+from yral_chat.services.backups.dumps import DumpFailed, Dumps
+from yral_chat.services.backups.kept import has_dumps
 from yral_chat.services.backups.proof import load_proof
 
 

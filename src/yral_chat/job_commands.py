@@ -12,7 +12,8 @@ from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.core.failures import CannotGoOn
 from yral_chat.db.backends import create_database
-from yral_chat.db.database import Database, DatabaseInUse
+from yral_chat.db.database import Database
+from yral_chat.db.failures import DatabaseInUse
 from yral_chat.db.migrations import migrate
 from yral_chat.db.repositories.jobs import QueuedJob
 from yral_chat.db.viewing import viewing

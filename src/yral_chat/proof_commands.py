@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,14 +15,15 @@ from yral_chat.progress import Bar
 from yral_chat.services.backups import erasures
 from yral_chat.services.backups.catalogue import Generation, place
 from yral_chat.services.backups.drill import Drill
-from yral_chat.services.backups.dumps import DumpFailed, Dumps, has_dumps
+from yral_chat.services.backups.kept import Backups, has_dumps
 from yral_chat.services.backups.local import load_state
-from yral_chat.services.backups.postgres_drill import PostgresDrill
 from yral_chat.services.backups.proof import Finding, Proof, save_proof
 from yral_chat.services.backups.restoring import RestoreFailed
 from yral_chat.services.backups.scratch import ScratchUnusable, scratch_folder
-from yral_chat.services.backups.verifying import Verifier, restore_points
-from yral_chat.services.backups.whole import Backups
+from yral_chat.services.backups.verifying import Verifier
+
+if TYPE_CHECKING:
+    from yral_chat.services.backups.postgres_drill import PostgresDrill
 
 
 async def run_drill(settings: Settings) -> bool:
@@ -31,7 +33,7 @@ async def run_drill(settings: Settings) -> bool:
     """
     _stand_back()
     with Bar() as bar:
-        drill = PostgresDrill(settings, bar.say) if has_dumps(settings) else Drill(settings, bar.say, bar.bytes)
+        drill = _postgres_drill(settings, bar) if has_dumps(settings) else Drill(settings, bar.say, bar.bytes)
         try:
             proof = await drill.run()
         except ScratchUnusable as error:
@@ -44,6 +46,12 @@ async def run_drill(settings: Settings) -> bool:
     else:
         typer.echo(f"Not written down: what is in {settings.data_dir} is backed up to {state.target}.")
     return proof.is_proven
+
+
+def _postgres_drill(settings: Settings, bar: Bar) -> "PostgresDrill":
+    from yral_chat.services.backups.postgres_drill import PostgresDrill  # with all that the other one does without
+
+    return PostgresDrill(settings, bar.say)
 
 
 async def verify(settings: Settings, *, is_all: bool) -> bool:
@@ -96,6 +104,8 @@ async def _verify_one(
     is_all: bool,
     is_newest: bool = True,
 ) -> AsyncIterator[Finding]:
+    from yral_chat.services.backups.judging import restore_points  # lazily, as in drill.py
+
     litestream = backups.litestream(database_id, generation)
     verifier = Verifier(backups.store, litestream, place(database_id, generation.id), settings, is_noting=is_newest)
     if not (count := len(await litestream.files())):
@@ -119,6 +129,8 @@ async def _verify_one(
 
 
 async def _verify_dumps(settings: Settings, bar: Bar) -> bool:
+    from yral_chat.services.backups.dumps import DumpFailed, Dumps  # lazily, as in drill.py
+
     dumps = Dumps(settings)
     findings = 0
     async for wrong in dumps.verify(bar.bytes):

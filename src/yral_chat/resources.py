@@ -29,7 +29,8 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.core.objects import is_external
 from yral_chat.core.rate_limits import MemoryRateLimits
 from yral_chat.db.backends import create_database
-from yral_chat.db.database import Database, DatabaseUnusable
+from yral_chat.db.database import Database
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.repositories.turns import TurnKind
 from yral_chat.db.tracing import TracedDatabase
 from yral_chat.realtime.hub import Hub

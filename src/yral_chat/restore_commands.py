@@ -10,12 +10,12 @@ from yral_chat.core.clock import SECOND, from_text, now, to_text
 from yral_chat.core.config import Settings
 from yral_chat.db.backends import create_database
 from yral_chat.db.migrations import HEAD
-from yral_chat.db.sqlite import database_path
+from yral_chat.db.urls import database_path
 from yral_chat.db.verification import UNASKED
 from yral_chat.progress import Bar
 from yral_chat.services.backups.before_upgrade import go_back
 from yral_chat.services.backups.restoring import RestoreFailed
-from yral_chat.services.backups.whole import Backups, Outcome, put_in_place
+from yral_chat.services.backups.whole import Outcome, Restores, put_in_place
 
 # What SQLite keeps beside a database: https://www.sqlite.org/tempfiles.html
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
@@ -37,7 +37,7 @@ def as_time(text: str) -> str:
 
 async def restore(settings: Settings, *, at: str | None, to: Path | None, is_forced: bool) -> list[str]:
     """Lines to print. Raises RestoreFailed, DatabaseInUse, DatabaseUnusable."""
-    backups = Backups(settings)
+    backups = Restores(settings)
     at = None if at is None else as_time(at)
     if to is not None:
         refuse_file(to, database_path(settings.resolved_database_url), is_forced=is_forced)

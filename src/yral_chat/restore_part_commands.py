@@ -21,19 +21,20 @@ from yral_chat.core.failures import CannotGoOn
 from yral_chat.core.ids import new_id
 from yral_chat.core.words import counted
 from yral_chat.db.backends import beside, create_database
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
+from yral_chat.db.failures import DatabaseInUse, DatabaseUnusable
 from yral_chat.db.inspection import inspect_database, is_served_at
 from yral_chat.db.migrations import HEAD, migrate
-from yral_chat.db.sqlite import file_url
+from yral_chat.db.urls import file_url
 from yral_chat.db.viewing import viewing
 from yral_chat.progress import Bar
 from yral_chat.realtime.hub import Hub
 from yral_chat.restore_commands import as_time
 from yral_chat.services.backups.alone import only_one
-from yral_chat.services.backups.dumps import Dumps, has_dumps
+from yral_chat.services.backups.dumps import Dumps
+from yral_chat.services.backups.kept import has_dumps
 from yral_chat.services.backups.restoring import Say
 from yral_chat.services.backups.scratch_databases import scratch, scratch_name
-from yral_chat.services.backups.whole import Backups
+from yral_chat.services.backups.whole import Restores
 from yral_chat.services.restores import PutBack, RestoreService, Wanted
 from yral_chat.services.restores.records import Found
 from yral_chat.services.restores.surveying import survey
@@ -118,7 +119,7 @@ async def _from_backup(settings: Settings, at: str | None, say: Say, *, is_force
     path = folder / f"{new_id()}.db"
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    backups = Backups(settings)
+    backups = Restores(settings)
     try:
         # This folder may never have heard of them.
         await backups.fetch_erasures(time, told=say if is_forced else None)

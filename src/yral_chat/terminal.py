@@ -27,7 +27,7 @@ from yral_chat.clients.identity import issue_dev_token, load_dev_secret
 from yral_chat.core.config import Settings
 from yral_chat.core.failures import CannotGoOn
 from yral_chat.core.ids import new_id
-from yral_chat.db.database import DatabaseInUse
+from yral_chat.db.failures import DatabaseInUse
 from yral_chat.serving import reachable_host, serving_here
 
 HELP = """\

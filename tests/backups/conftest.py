@@ -13,7 +13,7 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.db.backends import create_database
 from yral_chat.db.database import Database
 from yral_chat.db.migrations import migrate
-from yral_chat.db.sqlite import database_path
+from yral_chat.db.urls import database_path
 from yral_chat.services.backups.service import BackupService
 
 MakeMachine = Callable[..., Machine]

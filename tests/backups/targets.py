@@ -13,7 +13,7 @@ from tests.service import Service, token
 from tests.waiting import until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError
-from yral_chat.db.inspection import is_served
+from yral_chat.db.files import is_served
 
 ROOT = "backups/chat"
 

@@ -24,7 +24,7 @@ from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.core.clock import now, to_text
 from yral_chat.db import moments
-from yral_chat.db.sqlite import load_driver
+from yral_chat.db.files import load_driver
 from yral_chat.db.verification import examine
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
 from yral_chat.services.backups import drill as drills

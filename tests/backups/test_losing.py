@@ -26,9 +26,9 @@ from tests.waiting import there, until
 from yral_chat.clients.backup_store import Target
 from yral_chat.clients.ltx import HEADER
 from yral_chat.core.clock import SECOND, now, to_text
-from yral_chat.db.sqlite import load_driver
+from yral_chat.db.files import load_driver
 from yral_chat.services.backups import histories
-from yral_chat.services.backups.whole import Backups
+from yral_chat.services.backups.whole import Restores
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
@@ -239,7 +239,7 @@ async def test_going_back_further_than_each_second_is_kept(
     # https://github.com/superfly/ltx: after the header's first fields comes its time, in milliseconds.
     steps = [int.from_bytes(path.read_bytes()[HEADER.size : HEADER.size + 8]) * 1000 for path in objects(1)]
     monkeypatch.setattr(histories, "FINE_MICROS", 0)  # the hour is over
-    backups = Backups(settings_for(machine.data, backup_url=f"file://{folder_target.path}"))
+    backups = Restores(settings_for(machine.data, backup_url=f"file://{folder_target.path}"))
     for step, next_step in pairwise([*steps, ended]):
         to = tmp_path / f"{step}.db"
         at = random.randint(step + SECOND // 2, next_step - SECOND // 2)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from yral_chat.clients.litestream import state_folder
-from yral_chat.db.database import DatabaseInUse
+from yral_chat.db.failures import DatabaseInUse
 from yral_chat.services.backups.local import load_state, replacing, save_state
 from yral_chat.services.backups.restoring import last_local_txid
 from yral_chat.services.backups.starting import End, LocalState

@@ -28,7 +28,7 @@ from yral_chat.clients.backup_store import Target
 from yral_chat.clients.litestream import txid_text, wait_for_orphan
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.sizes import MEBIBYTE
-from yral_chat.db.sqlite import load_driver
+from yral_chat.db.files import load_driver
 
 EARLY, LATE = ["the first words", "and more"], ["said later"]
 

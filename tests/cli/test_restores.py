@@ -16,7 +16,7 @@ from tests.service import FakeModel, Service
 from tests.services.restores.world import copy_rows
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.migrations import migrate
 from yral_chat.db.tables import installation
 from yral_chat.restore_part_commands import Copy, RestoreCommandFailed, Wanted, restore_part

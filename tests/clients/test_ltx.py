@@ -16,7 +16,7 @@ import pytest
 from tests.backups.ltx_objects import pages_of, rewrite
 from tests.object_stores import program
 from yral_chat.clients.ltx import LtxDamaged, LtxHeader, LtxReader
-from yral_chat.db.sqlite import load_driver
+from yral_chat.db.files import load_driver
 
 TRIALS = int(os.environ.get("DAMAGE_TRIALS", "300"))
 

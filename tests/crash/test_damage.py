@@ -13,9 +13,10 @@ from tests.rows import execute
 from tests.service import SECRET, Service
 from yral_chat.db.copies import put_back
 from yral_chat.db.damage import check_at_start, check_damage, was_closed
+from yral_chat.db.failures import DatabaseDamaged
 from yral_chat.db.migrations import migrate
 from yral_chat.db.moments import StandingStill
-from yral_chat.db.sqlite import DatabaseDamaged, create_sqlite_engine
+from yral_chat.db.sqlite import create_sqlite_engine
 
 PAGE = 8192
 

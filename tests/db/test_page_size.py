@@ -5,8 +5,9 @@ from pathlib import Path
 
 from sqlalchemy import func, insert, select
 
+from yral_chat.db.files import load_driver
 from yral_chat.db.migrations import migrate
-from yral_chat.db.sqlite import create_sqlite_engine, load_driver
+from yral_chat.db.sqlite import create_sqlite_engine
 from yral_chat.db.tables import counters
 
 

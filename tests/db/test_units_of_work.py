@@ -10,7 +10,8 @@ import pytest
 from tests.db.conftest import add_influencer
 from yral_chat.core.errors import NotFound, ServiceUnavailable, StorageFull
 from yral_chat.db.backends import create_database
-from yral_chat.db.database import Database, DatabaseInUse, UnitOfWork
+from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.failures import DatabaseInUse
 from yral_chat.db.migrations import migrate
 
 

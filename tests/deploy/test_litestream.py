@@ -15,7 +15,7 @@ from tests.object_stores import ACCESS_KEY, BUCKET, SECRET_KEY, Rclone, program
 from tests.test_documents import ROOT
 from yral_chat.clients.backup_store import Target
 from yral_chat.clients.litestream import Litestream
-from yral_chat.db.sqlite import load_driver
+from yral_chat.db.files import load_driver
 
 FILE = ROOT / "deploy/litestream/litestream.yml"
 

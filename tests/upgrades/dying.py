@@ -25,7 +25,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from tests.upgrades.dumps import State, state_of
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.migrations import HEAD, migrate
 
 SEED = 20261128

@@ -25,9 +25,9 @@ from tests.upgrades.life import DIFFICULT
 from tests.upgrades.make import SETTINGS
 from yral_chat.core.clock import DAY
 from yral_chat.db.copies import Copy, list_copies
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
+from yral_chat.db.files import load_driver
 from yral_chat.db.migrations import HEAD, migrate
-from yral_chat.db.sqlite import load_driver
 from yral_chat.db.tables import audit_events
 from yral_chat.services.upkeep import is_expired
 

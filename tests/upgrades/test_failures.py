@@ -13,7 +13,7 @@ from tests.service import ROOT
 from tests.upgrades.conftest import EARLIER, LeftBy, on_sqlite
 from tests.upgrades.dumps import state_of
 from tests.upgrades.faults import failing_after
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.migrations import HEAD, migrate
 
 # From the first revision on, so that every migration has its turn; and the last step by itself.

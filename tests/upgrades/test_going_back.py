@@ -30,9 +30,9 @@ from tests.upgrades.make import SETTINGS
 from tests.upgrades.seen import Looking, differences, plain
 from tests.upgrades.versions import OldService, source_of, unpack
 from yral_chat.core.config import Settings
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
+from yral_chat.db.failures import DatabaseDamaged, DatabaseInUse, DatabaseUnusable
+from yral_chat.db.files import load_driver
 from yral_chat.db.migrations import HEAD, migrate
-from yral_chat.db.sqlite import DatabaseDamaged, load_driver
 from yral_chat.services.backups.before_upgrade import go_back
 from yral_chat.services.backups.local import load_state, save_state
 from yral_chat.services.backups.restoring import RestoreFailed

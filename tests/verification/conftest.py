@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 
 from tests.service import FakeModel, Service
 from tests.verification.life import live
-from yral_chat.db.backends import backend_of
 from yral_chat.db.postgres import create_postgres_engine
-from yral_chat.db.sqlite import create_sqlite_engine, database_path
+from yral_chat.db.sqlite import create_sqlite_engine
+from yral_chat.db.urls import backend_of, database_path
 
 # Tables without what forbids exactly this: indexes break, too, and then somebody has to notice.
 UNGUARDED = {

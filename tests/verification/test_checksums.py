@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
-from yral_chat.db.sqlite import create_sqlite_engine, database_path
+from yral_chat.db.sqlite import create_sqlite_engine
 from yral_chat.db.tables import metadata
+from yral_chat.db.urls import database_path
 from yral_chat.db.verification import compare, examine, find_faults, sum_tables
 
 PAGE = 8192

@@ -12,11 +12,11 @@ from pydantic import SecretStr
 from tests.object_stores import settings_for
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.config import Settings
-from yral_chat.db.backends import backend_of
 from yral_chat.db.database import Database, P, T, UnitOfWork
 from yral_chat.db.postgres import create_postgres_engine
 from yral_chat.db.repositories.jobs import ERASE_JOB
-from yral_chat.db.sqlite import create_sqlite_engine, database_path
+from yral_chat.db.sqlite import create_sqlite_engine
+from yral_chat.db.urls import backend_of, database_path
 from yral_chat.db.verification import Fault, find_faults
 from yral_chat.resources import Resources
 from yral_chat.services import chat

@@ -20,7 +20,7 @@ def status() -> None:
     """Show where the backup lies, how new it is, and what the running server says of it. Changes nothing."""
     from yral_chat.backup_commands import show_status
     from yral_chat.dump_commands import show_status as show_dumps
-    from yral_chat.services.backups.dumps import has_dumps
+    from yral_chat.services.backups.kept import has_dumps
 
     _say(lambda settings: show_dumps(settings) if has_dumps(settings) else show_status(settings))
 
@@ -30,7 +30,7 @@ def list_() -> None:
     """Show what can be restored: generations, the times that they cover, and snapshots; with PostgreSQL dumps."""
     from yral_chat.backup_commands import list_backups
     from yral_chat.dump_commands import list_dumps
-    from yral_chat.services.backups.dumps import has_dumps
+    from yral_chat.services.backups.kept import has_dumps
 
     _say(lambda settings: list_dumps(settings) if has_dumps(settings) else list_backups(settings))
 

@@ -76,7 +76,7 @@ def restore(
 
 
 def _refuse_file(settings: Settings, file: Path | None) -> None:
-    from yral_chat.services.backups.dumps import has_dumps
+    from yral_chat.services.backups.kept import has_dumps
 
     if file is not None and has_dumps(settings):
         stop("A file is a copy of SQLite. A dump of PostgreSQL is for pg_restore (docs/operations/postgres.md).")
@@ -88,7 +88,7 @@ def _restore_whole(
     """Lines to print."""
     from yral_chat.dump_commands import restore_dump
     from yral_chat.restore_commands import put_back, restore, restore_before_upgrade
-    from yral_chat.services.backups.dumps import has_dumps
+    from yral_chat.services.backups.kept import has_dumps
 
     if file is not None:
         return put_back(settings, file, is_forced=is_forced)

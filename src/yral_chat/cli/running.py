@@ -56,7 +56,7 @@ def saying_why(settings: Settings, *more: type[Exception]) -> Iterator[None]:
 
 def _sentence(error: Exception, settings: Settings) -> str:
     """With what to do in it."""
-    from yral_chat.db.sqlite import DatabaseDamaged
+    from yral_chat.db.failures import DatabaseDamaged
 
     if not isinstance(error, DatabaseDamaged):
         return str(error)

@@ -1,13 +1,12 @@
 """The database behind a URL."""
 
-from typing import Literal
-
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
-from yral_chat.db.database import Database, DatabaseUnusable, Observe, unobserved
+from yral_chat.db.database import Database, Observe, unobserved
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.repositories.messages import MediaUrl
 from yral_chat.db.sqlite import SQLiteDatabase
+from yral_chat.db.urls import backend_of
 from yral_chat.db.waiting import MAX_WAITING, SILENCE_SECONDS
 
 
@@ -49,19 +48,6 @@ def create_database(
         silence_seconds=silence_seconds,
         observe=observe,
     )
-
-
-def backend_of(url: str) -> Literal["sqlite", "postgresql"]:
-    """Which of the two `url` names. Raises DatabaseUnusable for everything else."""
-    try:
-        backend = make_url(url).get_backend_name()
-    except (ArgumentError, ValueError) as error:
-        raise DatabaseUnusable("DATABASE_URL is not a URL. Use sqlite:///… or postgresql://…") from error
-    if backend == "sqlite":
-        return "sqlite"
-    if backend == "postgresql":
-        return "postgresql"
-    raise DatabaseUnusable(f"DATABASE_URL names an unknown database: {backend}. Use sqlite:///… or postgresql://…")
 
 
 def beside(url: str, name: str) -> str:

@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Select, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from yral_chat.core.clock import to_text
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
+from yral_chat.db.files import check_file
 from yral_chat.db.inspection import reading_all
-from yral_chat.db.sqlite import check_file, create_viewer_engine
+from yral_chat.db.sqlite import create_viewer_engine
 from yral_chat.db.tables import forgotten_memories, metadata
 
 # What the service writes for itself, at its start or on the way to what other tables tell: it makes nothing newer.

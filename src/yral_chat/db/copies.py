@@ -17,8 +17,9 @@ from sqlalchemy.exc import DBAPIError
 
 from yral_chat.core.clock import now, stamp
 from yral_chat.core.sizes import MEBIBYTE
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
-from yral_chat.db.sqlite import check_log, create_viewer_engine, find_damage, load_driver
+from yral_chat.db.failures import DatabaseInUse, DatabaseUnusable
+from yral_chat.db.files import check_log, load_driver
+from yral_chat.db.sqlite import create_viewer_engine, find_damage
 
 # The one to go back to, and the one before it.
 KEPT: Final = 2

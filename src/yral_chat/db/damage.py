@@ -12,15 +12,17 @@ from loguru import logger
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from yral_chat.db.failures import DatabaseDamaged
+from yral_chat.db.files import HEADER, INTERRUPT, check_file, check_log, error_code, lock_path
 from yral_chat.db.inspection import reading_all
-from yral_chat.db.sqlite import HEADER, DatabaseDamaged, check_file, check_log, error_code, find_damage, lock_path
+from yral_chat.db.sqlite import find_damage
 
 # A start does not wait longer for it: what a large file has behind that, the next drill looks at. 1 GB takes 4 s.
 CHECK_SECONDS = 30.0
 CLOSED_SECONDS = 1.0  # where nobody has died
 STEPS = 1000  # of SQLite, or pages, between two looks at the clock
 
-CORRUPT, NOT_A_DATABASE, SHORT_READ, INTERRUPT = 11, 26, 522, 9  # https://www.sqlite.org/rescode.html
+CORRUPT, NOT_A_DATABASE, SHORT_READ = 11, 26, 522  # https://www.sqlite.org/rescode.html
 
 
 def was_closed(path: Path) -> bool:

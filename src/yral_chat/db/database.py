@@ -13,7 +13,6 @@ from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, T
 
 from loguru import logger
 
-from yral_chat.core.failures import CannotGoOn
 from yral_chat.core.tracing import Cause
 from yral_chat.db.execution import Executor
 from yral_chat.db.repositories.accounts import AccountRepository
@@ -190,14 +189,6 @@ class Database(Protocol):
     def waiting(self) -> dict[str, Waiting]:
         """The lines in front of them, by name."""
         ...
-
-
-class DatabaseInUse(CannotGoOn):
-    """Another process serves this database."""
-
-
-class DatabaseUnusable(CannotGoOn):
-    """The database cannot be opened or is not ours; the message says what to do. Nothing was changed."""
 
 
 class Work:

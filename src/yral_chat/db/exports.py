@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import msgspec
 from sqlalchemy import Connection
 
-from yral_chat.db.database import DatabaseUnusable, UnitOfWork
+from yral_chat.db.database import UnitOfWork
 from yral_chat.db.execution import Executor
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.migrations import HEAD, find_revision
 from yral_chat.db.verification import TableSum, sum_tables
 from yral_chat.db.viewing import looking

@@ -1,7 +1,5 @@
 """Looks at a database without changing it or creating anything beside it: for the doctor."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,21 +9,12 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from yral_chat.db.backends import backend_of
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
+from yral_chat.db.files import LOG_ALONE, WAL_HEADER_BYTES, check_file, is_log_alone, is_served, load_driver
 from yral_chat.db.migrations import check_revision, find_revision
 from yral_chat.db.serve_lock import SERVE_LOCK
-from yral_chat.db.sqlite import (
-    LOG_ALONE,
-    WAL_HEADER_BYTES,
-    check_file,
-    create_viewer_engine,
-    database_path,
-    find_damage,
-    is_log_alone,
-    load_driver,
-    lock_path,
-)
+from yral_chat.db.sqlite import create_viewer_engine, find_damage
+from yral_chat.db.urls import backend_of, database_path
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -140,21 +129,6 @@ def _revision(connection: Connection) -> str | None:
     revision = find_revision(connection)
     check_revision(revision)
     return revision
-
-
-def is_served(path: Path) -> bool:
-    """Whether a process serves the SQLite database at `path`: it holds the lock that `SQLiteDatabase.lock` takes."""
-    try:
-        handle = os.open(lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def is_served_at(url: str) -> bool:

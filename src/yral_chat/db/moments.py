@@ -4,14 +4,11 @@ For a process of its own, in which nobody else opens that file: to close any han
 """
 
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
-
-from yral_chat.db.damage import INTERRUPT
-from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.sqlite import DatabaseDamaged, check_log, create_viewer_engine, error_code, find_damage
-from yral_chat.db.verification import TableSum, TableUnreadable, sum_tables
+from yral_chat.db.checksums import TableSum, TableUnreadable, sum_sqlite
+from yral_chat.db.failures import DatabaseDamaged, DatabaseUnusable
+from yral_chat.db.files import INTERRUPT, QUICK_CHECK, check_log, connect_viewer, damage_in, error_code, load_driver
 
 # How long we wait for the server's transactions to end: each takes milliseconds.
 PATIENCE_MS = 5000
@@ -22,34 +19,34 @@ CACHE_KIB = 256
 class Pinned:
     """The database as it was at one moment. The log cannot begin anew while it is open."""
 
-    def __init__(self, path: Path, engine: Engine, connection: Connection) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._engine = engine
-        self._connection = connection
+        # A reader that cannot write does not bring the log into the file either, when it is the last to close.
+        self._driver = _connect(
+            path, "mode=ro", f"PRAGMA cache_size=-{CACHE_KIB}", "BEGIN", "SELECT count(*) FROM sqlite_schema"
+        )
 
     def sum_tables(self) -> dict[str, TableSum]:
-        """See there; raises TableUnreadable, also once `interrupt` was called."""
-        return sum_tables(self._connection)
+        """See `sum_sqlite`; raises TableUnreadable, also once `interrupt` was called."""
+        return sum_sqlite(self._driver)
 
     def check_damage(self) -> None:
         """Reads every page, also of indexes. Raises DatabaseDamaged; once `interrupt` was called TableUnreadable."""
         try:
-            damage = find_damage(self._connection)
-        except DBAPIError as error:
+            damage = damage_in(self._driver.execute(QUICK_CHECK).fetchone()[0])
+        except self._driver.Error as error:
             if error_code(error) == INTERRUPT:
-                raise TableUnreadable(str(error.orig)) from error
-            raise DatabaseDamaged(self._path, str(error.orig)) from error
+                raise TableUnreadable(str(error)) from error
+            raise DatabaseDamaged(self._path, str(error)) from error
         if damage:
             raise DatabaseDamaged(self._path, damage)
 
     def interrupt(self) -> None:
         """From another thread: whoever sums gives up."""
-        driver = self._connection.connection.dbapi_connection
-        driver.interrupt()  # type: ignore[union-attr]
+        self._driver.interrupt()
 
     def close(self) -> None:
-        self._connection.close()
-        self._engine.dispose()
+        self._driver.close()
 
 
 class StandingStill:
@@ -58,29 +55,30 @@ class StandingStill:
     def __init__(self, path: Path) -> None:
         check_log(path)
         self._path = path
-        self._engine = create_viewer_engine(path, "mode=rw")
+        # The log is Litestream's to bring into the file.
+        statements = ("PRAGMA wal_autocheckpoint=0", f"PRAGMA busy_timeout={PATIENCE_MS}", "BEGIN IMMEDIATE")
         try:
-            self._connection = self._engine.connect()
-            # The log is Litestream's to bring into the file.
-            for pragma in ("wal_autocheckpoint=0", f"busy_timeout={PATIENCE_MS}"):
-                self._connection.exec_driver_sql(f"PRAGMA {pragma}")
-            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except DBAPIError as error:
-            self._engine.dispose()
-            raise DatabaseUnusable(f"{self._path} cannot be held still ({error.orig})") from error
+            self._driver = _connect(path, "mode=rw", *statements)
+        except load_driver().Error as error:
+            raise DatabaseUnusable(f"{path} cannot be held still ({error})") from error
 
     def pin(self) -> Pinned:
         """This moment; it outlives the release."""
-        # A reader that cannot write does not bring the log into the file either, when it is the last to close.
-        engine = create_viewer_engine(self._path, "mode=ro")
-        connection = engine.connect()
-        connection.exec_driver_sql(f"PRAGMA cache_size=-{CACHE_KIB}")
-        connection.exec_driver_sql("BEGIN")
-        connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
-        return Pinned(self._path, engine, connection)
+        return Pinned(self._path)
 
     def release(self) -> None:
         """They go on."""
-        self._connection.exec_driver_sql("ROLLBACK")
-        self._connection.close()
-        self._engine.dispose()
+        self._driver.execute("ROLLBACK")
+        self._driver.close()
+
+
+def _connect(path: Path, options: str, *statements: str) -> Any:
+    """For `options` see `connect_viewer`. Raises the driver's Error."""
+    driver = connect_viewer(path, options)
+    try:
+        for statement in statements:
+            driver.execute(statement).fetchall()
+    except driver.Error:
+        driver.close()
+        raise
+    return driver

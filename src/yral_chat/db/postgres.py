@@ -19,18 +19,9 @@ from sqlalchemy.pool import QueuePool
 
 from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
-from yral_chat.db.database import (
-    DatabaseUnusable,
-    Deliveries,
-    Observe,
-    P,
-    T,
-    UnitOfWork,
-    Waiting,
-    Work,
-    unobserved,
-)
+from yral_chat.db.database import Deliveries, Observe, P, T, UnitOfWork, Waiting, Work, unobserved
 from yral_chat.db.execution import Executor
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.repositories.messages import MediaUrl
 from yral_chat.db.serve_lock import ServeLock, session_name
 from yral_chat.db.sessions import Session

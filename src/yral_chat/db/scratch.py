@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
 
 NOT_ALLOWED = "42501"  # https://www.postgresql.org/docs/15/errcodes-appendix.html
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from yral_chat.core.ids import new_id
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
+from yral_chat.db.failures import DatabaseInUse, DatabaseUnusable
 from yral_chat.db.sessions import Session
 
 # The key of the lock that says "this database is served": "yralchat" in hexadecimal.

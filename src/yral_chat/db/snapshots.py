@@ -9,7 +9,8 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from yral_chat.db.database import DatabaseUnusable, UnitOfWork
+from yral_chat.db.database import UnitOfWork
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.viewing import viewing
 
 P = ParamSpec("P")

@@ -6,38 +6,24 @@ alone and many units share one fsync. `synchronous=FULL`: what is acknowledged s
 
 import asyncio
 import fcntl
-import importlib
 import os
-import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Concatenate, Final
-from urllib.parse import quote
+from typing import Any, Concatenate
 
 from loguru import logger
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from yral_chat.core import deadlines
 from yral_chat.core.errors import AppError, ServiceUnavailable, StorageFull
-from yral_chat.db.database import (
-    DatabaseInUse,
-    DatabaseUnusable,
-    Deliveries,
-    Observe,
-    P,
-    T,
-    UnitKind,
-    UnitOfWork,
-    Waiting,
-    Work,
-    unobserved,
-)
+from yral_chat.db.database import Deliveries, Observe, P, T, UnitKind, UnitOfWork, Waiting, Work, unobserved
 from yral_chat.db.execution import Executor
+from yral_chat.db.failures import DatabaseInUse
+from yral_chat.db.files import QUICK_CHECK, check_file, connect_viewer, damage_in, error_code, load_driver, lock_path
 from yral_chat.db.repositories.messages import MediaUrl
+from yral_chat.db.urls import database_path
 from yral_chat.db.waiting import MAX_WAITING, Line, begin
 
 READERS = 2
@@ -45,8 +31,6 @@ READERS = 2
 MAX_GROUP = 128
 # Reads that share one snapshot. Small, because the last of them waits for the first.
 MAX_READ_GROUP = 8
-HEADER = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html, section 1.3
-WAL_HEADER_BYTES: Final = 32  # https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 # Two connections that write or checkpoint at once can corrupt a WAL database in between; fixed in 3.51.3.
 CORRUPTING = ((3, 7, 0), (3, 51, 3))
 
@@ -64,91 +48,9 @@ _PRAGMAS = (
 )
 
 
-def load_driver() -> ModuleType:
-    """The newest SQLite at hand: the pysqlite3 wheel where it exists and is newer, else the interpreter's own."""
-    try:
-        wheel = importlib.import_module("pysqlite3.dbapi2")
-    except ImportError:
-        return sqlite3
-    return wheel if wheel.sqlite_version_info > sqlite3.sqlite_version_info else sqlite3
-
-
 def is_corrupting(version: tuple[int, ...]) -> bool:
     """True when this SQLite can corrupt a WAL database that a second process checkpoints."""
     return CORRUPTING[0] <= version < CORRUPTING[1]
-
-
-def database_path(url: str) -> Path:
-    name = make_url(url).database
-    if not name or name == ":memory:":
-        raise DatabaseUnusable("DATABASE_URL needs a file: sqlite:///path/to/yral_chat.db")
-    return Path(name)
-
-
-def file_url(path: Path) -> str:
-    """The URL of the database at `path`, whatever signs are in its name."""
-    return f"sqlite:///{quote(str(path.resolve()))}"
-
-
-def lock_path(path: Path) -> Path:
-    """The file whose lock says that a process serves the database at `path`."""
-    return Path(f"{path}.lock")
-
-
-class NotSQLite(DatabaseUnusable):
-    """The file is something else, or its beginning is not what was written."""
-
-
-class DatabaseDamaged(DatabaseUnusable):
-    """`path` is not what was written; `what` is a clause, mostly in SQLite's words."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__(f"{path} is damaged ({what})")
-        self.path = path
-        self.what = what
-
-
-LOG_ALONE: Final = "it is empty or missing, and its log is not"
-
-
-def check_log(path: Path) -> None:
-    """Raises DatabaseDamaged where all there is of the database at `path` is its log, with what was acknowledged last.
-
-    SQLite takes that for a new database and deletes the log, also when it opens an empty file only to read (3.53).
-    """
-    if is_log_alone(path):
-        raise DatabaseDamaged(path, LOG_ALONE)
-
-
-def is_log_alone(path: Path) -> bool:
-    """Whether there are changes in the log of a database that is empty or missing itself."""
-    if path.exists() and (not path.is_file() or path.stat().st_size):
-        return False
-    wal = Path(f"{path.resolve()}-wal")  # SQLite follows a link, and has it there
-    return wal.exists() and wal.stat().st_size > WAL_HEADER_BYTES
-
-
-def check_file(path: Path) -> None:
-    """Looks at the file without opening it as a database. Raises DatabaseUnusable; changes nothing."""
-    check_log(path)
-    if not path.exists():
-        return
-    if not path.is_file():
-        raise DatabaseUnusable(f"{path} is not a file. Set DATABASE_URL or DATA_DIR to another place.")
-    try:
-        with path.open("rb") as file:
-            header = file.read(len(HEADER))
-    except OSError as error:
-        raise DatabaseUnusable(f"{path} cannot be read ({error.strerror}). Check its owner and permissions.") from error
-    if header and header != HEADER:
-        raise NotSQLite(
-            f"{path} is not a SQLite database; it was left untouched. "
-            "Move it away, or set DATABASE_URL to another file."
-        )
-    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        raise DatabaseUnusable(
-            f"{path} or its folder is read-only for this user; nothing was changed. Check owner, permissions and mount."
-        )
 
 
 def create_sqlite_engine(
@@ -184,30 +86,19 @@ def create_sqlite_engine(
 
 
 def create_viewer_engine(path: Path, options: str = "mode=ro") -> Engine:
-    """An engine that cannot change the file. `options` of SQLite's URI: https://www.sqlite.org/uri.html."""
-    driver = load_driver()
-    uri = f"{path.resolve().as_uri()}?{options}"
+    """An engine that cannot change the file: see `connect_viewer`."""
     return create_engine(
         "sqlite://",
-        module=driver,
-        creator=lambda: driver.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False),
+        module=load_driver(),
+        creator=lambda: connect_viewer(path, options),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",
     )
 
 
 def find_damage(connection: Connection) -> str:
-    """What SQLite finds wrong first, in the pages of all tables and indexes; empty where nothing is.
-
-    Raises DBAPIError. https://www.sqlite.org/pragma.html#pragma_quick_check
-    """
-    answer = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
-    return "" if answer == "ok" else " ".join(answer.split())
-
-
-def error_code(error: Exception) -> int:
-    """SQLite's extended result code; 0 when it has nothing to do with it."""
-    return getattr(getattr(error, "orig", error), "sqlite_errorcode", None) or 0
+    """What SQLite finds wrong first; empty where nothing is. Raises DBAPIError."""
+    return damage_in(connection.exec_driver_sql(QUICK_CHECK).scalar())
 
 
 def translate(error: Exception) -> Exception:

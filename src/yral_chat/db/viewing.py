@@ -7,12 +7,14 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from yral_chat.db.backends import backend_of
-from yral_chat.db.database import DatabaseUnusable, UnitOfWork
+from yral_chat.db.database import UnitOfWork
 from yral_chat.db.execution import Executor
+from yral_chat.db.failures import DatabaseUnusable
+from yral_chat.db.files import check_file
 from yral_chat.db.inspection import viewer_options
 from yral_chat.db.migrations import HEAD, find_revision
-from yral_chat.db.sqlite import check_file, create_viewer_engine, database_path
+from yral_chat.db.sqlite import create_viewer_engine
+from yral_chat.db.urls import backend_of, database_path
 
 
 @contextmanager

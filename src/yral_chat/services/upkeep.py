@@ -7,11 +7,10 @@ from loguru import logger
 from yral_chat.core.clock import DAY, SECOND, now
 from yral_chat.core.config import Settings
 from yral_chat.db import copies
-from yral_chat.db.backends import backend_of
 from yral_chat.db.copies import Copy
 from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
-from yral_chat.db.sqlite import database_path
+from yral_chat.db.urls import backend_of, database_path
 from yral_chat.services.influencers import InfluencerService
 from yral_chat.services.turns import ending
 from yral_chat.services.usage import Prices

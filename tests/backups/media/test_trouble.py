@@ -12,7 +12,7 @@ from tests.backups.media.deployment import CopyFolder, Deployment, copy_at, copy
 from tests.clients.test_storage_outages import answering
 from tests.object_stores import BUCKET, Rclone
 from tests.programs import free_port
-from yral_chat.db.database import DatabaseUnusable
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.services.backups.media import MediaBackup, MediaBackupFailed
 
 GOES_ON = r"What was copied until now stays; the next run goes on\."

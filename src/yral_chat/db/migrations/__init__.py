@@ -9,8 +9,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from yral_chat.db.copies import make_copy
-from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.sqlite import check_file, create_sqlite_engine, create_viewer_engine, database_path
+from yral_chat.db.failures import DatabaseUnusable
+from yral_chat.db.files import check_file
+from yral_chat.db.sqlite import create_sqlite_engine, create_viewer_engine
+from yral_chat.db.urls import database_path
 
 # The newest revision in versions/. Known here, so that an up-to-date start need not read them; a test compares.
 HEAD = "0005"

@@ -1,6 +1,6 @@
 """Whether a database is as it must be, and whether a copy is what it is a copy of."""
 
-from yral_chat.db.verification.checksums import Difference, TableSum, TableUnreadable, compare, sum_tables
+from yral_chat.db.checksums import Difference, TableSum, TableUnreadable, compare, sum_tables
 from yral_chat.db.verification.erased import find_left
 from yral_chat.db.verification.examining import UNASKED, Examination, examine
 from yral_chat.db.verification.faults import Fault, find_faults

@@ -8,8 +8,8 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from yral_chat.db.checksums import TableSum, TableUnreadable, sum_tables
 from yral_chat.db.migrations import HEAD, find_revision
-from yral_chat.db.verification.checksums import TableSum, TableUnreadable, sum_tables
 from yral_chat.db.verification.faults import Fault, find_broken, find_violated
 from yral_chat.db.viewing import looking
 

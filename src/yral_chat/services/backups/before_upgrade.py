@@ -6,11 +6,10 @@ import msgspec
 
 from yral_chat.core.config import Settings
 from yral_chat.db import copies
-from yral_chat.db.backends import backend_of
 from yral_chat.db.contents import Contents, look_at_contents
 from yral_chat.db.copies import Copy
 from yral_chat.db.inspection import inspect_database
-from yral_chat.db.sqlite import database_path, file_url
+from yral_chat.db.urls import backend_of, database_path, file_url
 from yral_chat.services.backups.local import replacing
 from yral_chat.services.backups.restoring import RestoreFailed
 from yral_chat.services.backups.whole import refuse_newer

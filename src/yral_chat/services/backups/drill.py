@@ -2,6 +2,9 @@
 
 Beside a server that writes, it takes one moment: everybody stands still for some milliseconds, Litestream says which
 transaction that is, and a reader keeps this moment. Then exactly this transaction has to come back out of the backup.
+
+Until it is there nothing here needs SQLAlchemy: Litestream can have its 20 MB meanwhile. What does need it is imported
+where it is used (tests/backups/test_lean.py).
 """
 
 import asyncio
@@ -19,21 +22,19 @@ from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, P
 from yral_chat.clients.ltx import LibraryMissing, check_libraries
 from yral_chat.core.clock import SECOND, now, to_text
 from yral_chat.core.config import Settings
-from yral_chat.db.damage import check_damage
-from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.inspection import is_served
+from yral_chat.db.checksums import TableSum, TableUnreadable, compare
+from yral_chat.db.failures import DatabaseDamaged, DatabaseUnusable
+from yral_chat.db.files import is_served
 from yral_chat.db.moments import Pinned, StandingStill
-from yral_chat.db.sqlite import DatabaseDamaged, database_path, file_url
-from yral_chat.db.verification import UNASKED, TableSum, TableUnreadable, compare, examine
+from yral_chat.db.urls import database_path, file_url
 from yral_chat.services.backups.catalogue import CURRENT, CatalogueDamaged, Generation, place
 from yral_chat.services.backups.histories import first, last
+from yral_chat.services.backups.kept import Backups
 from yral_chat.services.backups.local import load_state
 from yral_chat.services.backups.proof import Finding, Proof, conclude
-from yral_chat.services.backups.repeating import check_erasures
 from yral_chat.services.backups.restoring import Progress, RestoreFailed, Say, restore_aside
 from yral_chat.services.backups.scratch import ScratchUnusable, require_room, scratch_folder
-from yral_chat.services.backups.verifying import Verifier, as_difference, as_finding
-from yral_chat.services.backups.whole import Backups
+from yral_chat.services.backups.verifying import Verifier
 
 # For how long nobody may write: the service's own patience is 5 s.
 STILL_SECONDS: Final = 1.0
@@ -146,14 +147,18 @@ class Drill:
             "recovery_point_seconds": round(age, 3),
         }  # fmt: skip
         sent = await backups.last_sent(litestream, generation.id)
-        await self._look_here()
         restored = folder / "restored.db"
-        await self._restore(backups, litestream, restored, last(latest), max(sent, last(latest)))
+        try:
+            await self._restore(backups, litestream, restored, last(latest), max(sent, last(latest)))
+        finally:
+            await self._look_here()
         await self._check(backups, restored, None)
         return latest.at
 
     async def _look_here(self) -> None:
         """At the database that nobody serves, to its end: a start has only so much time for that."""
+        from yral_chat.db.damage import check_damage
+
         try:
             await asyncio.to_thread(check_damage, self._path, seconds=math.inf)
         except DatabaseDamaged as error:
@@ -227,6 +232,10 @@ class Drill:
         self._facts |= {"recovery_seconds": round(time.monotonic() - started, 3)}
 
     async def _check(self, backups: Backups, restored: Path, sums: "asyncio.Task[dict[str, TableSum]] | None") -> None:
+        from yral_chat.db.verification import UNASKED, examine
+        from yral_chat.services.backups.judging import as_finding
+        from yral_chat.services.backups.repeating import check_erasures
+
         self._say("Looking at all of it.")
         url = file_url(restored)
         found = await asyncio.to_thread(examine, url)
@@ -273,6 +282,8 @@ class Drill:
         except TableUnreadable as error:
             self._find("comparison", f"The server's own tables could not be read for it: {error}.")
             return
+        from yral_chat.services.backups.judging import as_difference
+
         self._facts |= {"is_compared": True}
         self._findings += [as_difference(difference) for difference in compare(expected, found)]
 

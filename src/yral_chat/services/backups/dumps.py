@@ -25,19 +25,18 @@ from yral_chat.core.config import Settings
 from yral_chat.core.decoding import decode
 from yral_chat.core.errors import AppError
 from yral_chat.core.failures import CannotGoOn
-from yral_chat.db.backends import backend_of
-from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.exports import Snapshot, exported, newest_change
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.scratch import is_empty
 from yral_chat.db.verification import compare, examine
 from yral_chat.services.backups import erasures
 from yral_chat.services.backups.alone import only_one
 from yral_chat.services.backups.dump_records import MARKER, Dump, Marker, dump_name, folder_of, time_of
+from yral_chat.services.backups.judging import as_difference, as_finding
 from yral_chat.services.backups.lease import SETTLE_SECONDS
 from yral_chat.services.backups.proof import Finding
 from yral_chat.services.backups.restoring import Say
 from yral_chat.services.backups.threads import in_thread
-from yral_chat.services.backups.verifying import as_difference, as_finding
 
 # A part of 5 MiB on a line of 1 MBit/s.
 REQUEST_SECONDS: Final = 60
@@ -47,11 +46,6 @@ UNFINISHED: Final = DAY
 AHEAD: Final = 3600 * SECOND
 
 Progress = Callable[[int], None]  # is told how many bytes have passed
-
-
-def has_dumps(settings: Settings) -> bool:
-    """Whether backups are dumps. Raises DatabaseUnusable for a DATABASE_URL that is none."""
-    return backend_of(settings.resolved_database_url) == "postgresql"
 
 
 class DumpFailed(CannotGoOn):

@@ -12,7 +12,7 @@ import msgspec
 from yral_chat.clients.litestream import state_folder
 from yral_chat.core.decoding import decode
 from yral_chat.core.files import write_whole
-from yral_chat.db.database import DatabaseInUse, DatabaseUnusable
+from yral_chat.db.failures import DatabaseInUse, DatabaseUnusable
 from yral_chat.services.backups import restoring
 from yral_chat.services.backups.starting import End, LocalState
 

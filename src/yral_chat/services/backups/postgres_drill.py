@@ -15,18 +15,18 @@ from yral_chat.clients.postgres_tools import PostgresToolError, PostgresToolMiss
 from yral_chat.core.clock import SECOND, from_text, now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import StorageFull
-from yral_chat.db.database import DatabaseUnusable
 from yral_chat.db.exports import first_change_since, newest_change
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.scratch import is_empty
 from yral_chat.db.verification import UNASKED, examine
 from yral_chat.services.backups.alone import only_one
 from yral_chat.services.backups.dumps import DumpFailed, Dumps
+from yral_chat.services.backups.judging import as_finding
 from yral_chat.services.backups.proof import Finding, Proof, conclude
 from yral_chat.services.backups.repeating import check_erasures
 from yral_chat.services.backups.restoring import Say
 from yral_chat.services.backups.scratch import ScratchUnusable
 from yral_chat.services.backups.scratch_databases import scratch, scratch_name
-from yral_chat.services.backups.verifying import as_finding
 
 # Of the server or of a program: https://www.postgresql.org/docs/15/errcodes-appendix.html has it as 53100.
 DISK_FULL: Final = "No space left on device"

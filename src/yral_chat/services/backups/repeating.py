@@ -12,8 +12,8 @@ from yral_chat.db.database import Database
 from yral_chat.db.verification import examine, find_left
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
 from yral_chat.services.backups import erasures
+from yral_chat.services.backups.judging import as_finding
 from yral_chat.services.backups.proof import Finding
-from yral_chat.services.backups.verifying import as_finding
 
 CACHE_MB: Final = 8
 

@@ -27,6 +27,7 @@ from yral_chat.core.metrics import Metrics
 from yral_chat.db.database import Database
 from yral_chat.db.inspection import find_installation
 from yral_chat.services.backups import erasures, restoring
+from yral_chat.services.backups.bringing_back import bring_back
 from yral_chat.services.backups.catalogue import (
     Catalogue,
     CatalogueDamaged,
@@ -263,7 +264,7 @@ class BackupService:
         # Before it is there: a kill in between must not make it look like an old copy.
         await asyncio.to_thread(save_state, self._settings.data_dir, state)
         try:
-            return await restoring.bring_back(litestream, self._path, size=size)
+            return await bring_back(litestream, self._path, size=size)
         except Exception:
             await asyncio.to_thread(put_back_state, self._settings.data_dir, former)
             raise

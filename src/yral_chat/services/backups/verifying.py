@@ -3,21 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError
-from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, newest
+from yral_chat.clients.litestream import Litestream, LtxFile, newest
 from yral_chat.clients.ltx import HEADER_BYTES, LtxDamaged, LtxHeader, LtxReader, read_header
-from yral_chat.core.clock import DAY, from_text, to_text
+from yral_chat.core.clock import DAY, from_text
 from yral_chat.core.config import Settings
-from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.sqlite import file_url
-from yral_chat.db.verification import UNASKED, Difference, Fault, examine
-from yral_chat.services.backups import restoring
 from yral_chat.services.backups.histories import SNAPSHOTS, find_gaps, first, last, name
 from yral_chat.services.backups.proof import Finding
-from yral_chat.services.backups.restoring import Progress, Say
 from yral_chat.services.backups.seen import find_vanished, load_seen, save_seen
 
 MOST_FINDINGS: Final = 50
@@ -144,39 +138,3 @@ def _difference(file: LtxFile, header: LtxHeader, size: int) -> str | None:
     if (header.min_txid, header.max_txid) != (first(file), last(file)):
         return "It is not the object of its name."
     return None if size == file.size else f"It has {size} bytes and not {file.size}."
-
-
-def as_finding(fault: Fault) -> Finding:
-    return Finding(fault.check, f"Not so in {fault.count} places: {fault.sentence} ({fault.example})")
-
-
-def as_difference(difference: Difference) -> Finding:
-    here, there = difference.expected, difference.found
-    if here is None or there is None:
-        where = "the backup alone has" if here is None else "the backup does not have"
-        return Finding("comparison", f"{difference.table} is a table that {where}.")
-    return Finding(
-        "comparison",
-        f"{difference.table} came back as something else: {there.rows} rows instead of {here.rows}."
-        if here.rows != there.rows
-        else f"{difference.table} came back with {here.rows} rows as it must, but not with the same in them.",
-    )
-
-
-async def restore_points(
-    litestream: Litestream, points: Sequence[LtxFile], folder: Path, size: int, progress: Progress, say: Say
-) -> AsyncIterator[Finding]:
-    """Each of them, one after the other. `say` is told what could not be asked. Raises ScratchUnusable."""
-    for point in points:
-        to, at = folder / "point.db", to_text(point.at)
-        try:
-            await restoring.restore_aside(litestream, to, txid=point.max_txid, size=size, progress=progress)
-            found = await asyncio.to_thread(examine, file_url(to), is_summed=False)
-        except (LitestreamError, DatabaseUnusable) as error:
-            yield Finding(f"restore at {at}", f"It cannot be restored: {error}.")
-        else:
-            if found.is_partial:
-                say(f"The tables at {at} are of another version ({found.revision}): {UNASKED}.")
-            for finding in map(as_finding, found.faults):
-                yield Finding(f"{finding.subject} at {at}", finding.text)
-        await asyncio.to_thread(restoring.remove_database, to)

@@ -3,8 +3,8 @@
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import Invalid, NotFound
 from yral_chat.db.backends import beside
-from yral_chat.db.database import DatabaseUnusable
-from yral_chat.db.sqlite import file_url
+from yral_chat.db.failures import DatabaseUnusable
+from yral_chat.db.urls import file_url
 
 
 def locate(settings: Settings, *, file: str | None, database: str | None) -> str:

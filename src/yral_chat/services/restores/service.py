@@ -15,7 +15,8 @@ from yral_chat.core import deadlines
 from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import Conflict
-from yral_chat.db.database import Database, DatabaseUnusable, UnitOfWork
+from yral_chat.db.database import Database, UnitOfWork
+from yral_chat.db.failures import DatabaseUnusable
 from yral_chat.db.snapshots import Snapshot
 from yral_chat.realtime.hub import Hub
 from yral_chat.services.accounts.erasure_log import ErasureLog

@@ -6,12 +6,14 @@ order of the primary key and in one stream it would be 3.0 s, with BLAKE2b inste
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, inspect
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 ROWS_AT_ONCE = 200  # a row may have megabytes
 # What others keep in the file: SQLite its own, and Litestream one that it writes to when it likes.
@@ -38,16 +40,27 @@ class Difference(msgspec.Struct, frozen=True):
     found: TableSum | None
 
 
-def sum_tables(connection: Connection) -> dict[str, TableSum]:
+def sum_tables(connection: "Connection") -> dict[str, TableSum]:
     """Of every table, by name; on SQLite also what the schema says. Memory does not grow with the database.
 
     Raises TableUnreadable.
     """
-    names = [name for name in inspect(connection).get_table_names() if not name.startswith(_STRANGERS)]
-    sums = {name: _sum(connection, f'SELECT * FROM "{name}"') for name in sorted(names)}  # noqa: S608 - from the schema
+    driver: Any = connection.connection.dbapi_connection
     if connection.dialect.name == "sqlite":
-        sums["sqlite_schema"] = _sum(connection, "SELECT type, name, tbl_name, sql FROM sqlite_schema")
-    return sums
+        return sum_sqlite(driver)
+    names = connection.exec_driver_sql("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()").scalars()
+    return _sum_all(driver, names, is_sqlite=False)
+
+
+def sum_sqlite(driver: Any) -> dict[str, TableSum]:
+    """As `sum_tables`, of a connection of SQLite's own driver."""
+    try:
+        found = driver.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    except driver.Error as error:
+        raise TableUnreadable(str(error)) from error
+    sums = _sum_all(driver, (name for (name,) in found if not name.startswith(_STRANGERS)), is_sqlite=True)
+    schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+    return sums | {"sqlite_schema": _sum(driver, schema, is_sqlite=True)}
 
 
 def compare(expected: Mapping[str, TableSum], found: Mapping[str, TableSum]) -> list[Difference]:
@@ -56,10 +69,17 @@ def compare(expected: Mapping[str, TableSum], found: Mapping[str, TableSum]) -> 
     return [Difference(name, one, other) for name, (one, other) in pairs.items() if one != other]
 
 
-def _sum(connection: Connection, query: str) -> TableSum:
+def _sum_all(driver: Any, names: Iterable[str], *, is_sqlite: bool) -> dict[str, TableSum]:
+    return {
+        name: _sum(driver, f'SELECT * FROM "{name}"', is_sqlite=is_sqlite)  # noqa: S608 - from the schema
+        for name in sorted(names)
+    }
+
+
+def _sum(driver: Any, query: str, *, is_sqlite: bool) -> TableSum:
     encode, digest, number = msgspec.msgpack.Encoder().encode, hashlib.sha256, int.from_bytes
     count = total = 0
-    with _raw_rows(connection, query) as chunks:
+    with _raw_rows(driver, query, is_sqlite=is_sqlite) as chunks:
         for rows in chunks:
             count += len(rows)
             total += sum(number(digest(encode(row)).digest(), "little") for row in rows)
@@ -67,10 +87,8 @@ def _sum(connection: Connection, query: str) -> TableSum:
 
 
 @contextmanager
-def _raw_rows(connection: Connection, query: str) -> Iterator[Iterator[list[tuple[Any, ...]]]]:
+def _raw_rows(driver: Any, query: str, *, is_sqlite: bool) -> Iterator[Iterator[list[tuple[Any, ...]]]]:
     """The driver's own rows, some at a time: SQLAlchemy's cost more than the checksum."""
-    driver: Any = connection.connection.dbapi_connection
-    is_sqlite = connection.dialect.name == "sqlite"
     if is_sqlite:
         driver.text_factory = bytes  # also of a text that is none any more
     # Without a name the server would send all of the answer at once.
@@ -78,7 +96,7 @@ def _raw_rows(connection: Connection, query: str) -> Iterator[Iterator[list[tupl
     try:
         cursor.execute(query)
         yield iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), [])
-    except connection.dialect.loaded_dbapi.Error as error:
+    except driver.Error as error:
         raise TableUnreadable(str(error)) from error
     finally:
         cursor.close()
