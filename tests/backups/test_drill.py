@@ -22,6 +22,7 @@ from tests.programs import free_port
 from tests.rows import execute, fetch
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.litestream import find_litestream
 from yral_chat.core.clock import now, to_text
 from yral_chat.db import moments
 from yral_chat.db.files import load_driver
@@ -452,3 +453,20 @@ def test_a_drill_without_a_data_folder_says_so(new_machine: MakeMachine, folder_
     assert (done.returncode, "backup-drill.lock" in done.stderr) == (1, False)
     assert "There is no folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is asked of Linux")
+def test_litestream_restores_beside_a_drill_that_has_not_loaded_sqlalchemy(
+    machine: Machine, talking: Person, tmp_path: Path
+) -> None:
+    """That is a third of what the drill has in memory, and Litestream needs its most at the end of a restore."""
+    assert "/sqlalchemy/" in Path("/proc/self/maps").read_text(), "whoever has loaded it shows it"
+    program, seen = tmp_path / "litestream", tmp_path / "seen"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" != restore ] || cat /proc/$PPID/maps >> {seen}\nexec {find_litestream(None)} "$@"\n'
+    )
+    program.chmod(0o700)
+    assert drilled(machine, LITESTREAM_PATH=str(program)).is_compared
+    loaded = seen.read_text()
+    assert "/obstore/" in loaded, "it is the drill that was looked at"
+    assert [line for line in loaded.splitlines() if "/sqlalchemy/" in line] == []

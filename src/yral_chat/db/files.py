@@ -14,6 +14,7 @@ from typing import Any, Final
 from yral_chat.db.failures import DatabaseDamaged, DatabaseUnusable, NotSQLite
 
 HEADER: Final = b"SQLite format 3\x00"  # https://www.sqlite.org/fileformat.html, section 1.3
+LOG_ALONE: Final = "it is empty or missing, and its log is not"
 INTERRUPT: Final = 9  # https://www.sqlite.org/rescode.html
 # What is wrong first, in the pages of all tables and indexes: https://www.sqlite.org/pragma.html#pragma_quick_check
 QUICK_CHECK: Final = "PRAGMA quick_check(1)"
@@ -66,9 +67,6 @@ def is_served(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-LOG_ALONE: Final = "it is empty or missing, and its log is not"
 
 
 def check_log(path: Path) -> None:

@@ -4,7 +4,7 @@ Beside a server that writes, it takes one moment: everybody stands still for som
 transaction that is, and a reader keeps this moment. Then exactly this transaction has to come back out of the backup.
 
 Until it is there nothing here needs SQLAlchemy: Litestream can have its 20 MB meanwhile. What does need it is imported
-where it is used (tests/backups/test_lean.py).
+where it is used (tests/backups/test_drill.py looks).
 """
 
 import asyncio

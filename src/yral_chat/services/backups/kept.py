@@ -170,4 +170,5 @@ class Backups:
         raise RestoreFailed(f"{self.name} holds no backup.")
 
     def unusable(self, error: Exception) -> RestoreFailed:
+        """What the operator is told of an error of the target, or of Litestream's."""
         return RestoreFailed(unusable_text(self.name, error))
