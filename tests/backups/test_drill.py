@@ -462,11 +462,13 @@ def test_litestream_restores_beside_a_drill_that_has_not_loaded_sqlalchemy(
     """That is a third of what the drill has in memory, and Litestream needs its most at the end of a restore."""
     assert "/sqlalchemy/" in Path("/proc/self/maps").read_text(), "whoever has loaded it shows it"
     program, seen = tmp_path / "litestream", tmp_path / "seen"
-    program.write_text(
-        f'#!/bin/sh\n[ "$1" != restore ] || cat /proc/$PPID/maps >> {seen}\nexec {find_litestream(None)} "$@"\n'
-    )
+    look = f'[ "$1" != restore ] || cat /proc/$PPID/maps >> {seen}'
+    program.write_text(f'#!/bin/sh\n{find_litestream(None)} "$@"\nstatus=$?\n{look}\nexit $status\n')
     program.chmod(0o700)
-    assert drilled(machine, LITESTREAM_PATH=str(program)).is_compared
-    loaded = seen.read_text()
-    assert "/obstore/" in loaded, "it is the drill that was looked at"
-    assert [line for line in loaded.splitlines() if "/sqlalchemy/" in line] == []
+    for has_server in (True, False):
+        assert drilled(machine, LITESTREAM_PATH=str(program)).is_compared == has_server
+        loaded = seen.read_text()
+        assert "/obstore/" in loaded, "it is the drill that was looked at"
+        assert [line for line in loaded.splitlines() if "/sqlalchemy/" in line] == []
+        seen.unlink()
+        machine.service.stop()

@@ -13,7 +13,7 @@ from tests.rows import execute
 from tests.service import SECRET, Service
 from yral_chat.db.copies import put_back
 from yral_chat.db.damage import check_at_start, check_damage, was_closed
-from yral_chat.db.failures import DatabaseDamaged
+from yral_chat.db.failures import DatabaseDamaged, DatabaseUnusable
 from yral_chat.db.migrations import migrate
 from yral_chat.db.moments import StandingStill
 from yral_chat.db.sqlite import create_sqlite_engine
@@ -100,6 +100,17 @@ def test_whatever_writes_leaves_a_log_without_its_database(lost: Path, use: Call
     with pytest.raises(DatabaseDamaged):
         use(lost)
     assert fingerprints(lost.parent) == before
+
+
+def test_a_moment_of_a_file_that_cannot_be_read_is_refused(cli: Cli) -> None:
+    database = cli.data / "yral_chat.db"
+    with create_sqlite_engine(database).connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.write_bytes(words_of_the_schema(database.read_bytes()))
+    still = StandingStill(database)
+    with pytest.raises(DatabaseUnusable, match="cannot be read"):
+        still.pin()
+    still.release()
 
 
 def test_a_log_without_changes_is_nothing(cli: Cli, lost: Path) -> None:

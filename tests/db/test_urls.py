@@ -17,6 +17,9 @@ from yral_chat.db.urls import backend_of, database_path, file_url
         "sqlite+pysqlite:///x?mode=ro&cache=shared",
         "sqlite:///a#b/c:d@e.db",
         "sqlite:///äö/ü%C3%A4.db",
+        "sqlite://:p/w@h/x.db",
+        "sqlite+a+b:///x",
+        "sqlite://C/x?a=/b",
     ],
 )
 def test_the_file_of_a_url_is_the_one_that_sqlalchemy_would_open(url: str) -> None:
@@ -30,7 +33,7 @@ def test_a_file_is_found_by_its_url_whatever_its_name(name: str, tmp_path: Path)
     assert database_path(file_url(path)) == Path(make_url(file_url(path)).database or "") == path.resolve()
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://h?x=/y/z"])
 def test_a_database_without_a_file_is_refused(url: str) -> None:
     assert backend_of(url) == "sqlite"
     with pytest.raises(DatabaseUnusable, match="needs a file"):
@@ -38,7 +41,8 @@ def test_a_database_without_a_file_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "data/chat.db", "sqlite", "sqlite:data", "sqlite3:///a", "mysql://h/d", "postgres://h/d"]
+    "url",
+    ["", "data/chat.db", "sqlite", "sqlite:data", "sqlite3:///a", "sqlite://C:/x", "mysql://h/d", "postgres://h/d"],
 )
 def test_what_is_no_url_of_ours_is_refused(url: str) -> None:
     with pytest.raises(DatabaseUnusable, match="DATABASE_URL"):

@@ -76,8 +76,8 @@ class PrivateNginx:
         return f"http://localhost:{self.plain_port}"
 
     async def access_log(self, lines: int, of: str = "") -> str:
-        """Once it has so many, with `of` in them: nginx writes one when it has done with a request, which may be later
-        than whoever asked has all of the answer.
+        """All of it, once so many have `of` in them: nginx writes one when it has done with a request, which may be
+        later than whoever asked has all of the answer.
         """
 
         async def look() -> str:

@@ -18,21 +18,33 @@ app = typer.Typer(
 @app.command()
 def status() -> None:
     """Show where the backup lies, how new it is, and what the running server says of it. Changes nothing."""
-    from yral_chat.backup_commands import show_status
-    from yral_chat.dump_commands import show_status as show_dumps
-    from yral_chat.services.backups.kept import has_dumps
 
-    _say(lambda settings: show_dumps(settings) if has_dumps(settings) else show_status(settings))
+    def show(settings: Settings) -> Coroutine[Any, Any, list[str]]:
+        from yral_chat.services.backups.kept import has_dumps
+
+        if has_dumps(settings):
+            from yral_chat.dump_commands import show_status
+        else:
+            from yral_chat.backup_commands import show_status
+        return show_status(settings)
+
+    _say(show)
 
 
 @app.command("list")
 def list_() -> None:
     """Show what can be restored: generations, the times that they cover, and snapshots; with PostgreSQL dumps."""
-    from yral_chat.backup_commands import list_backups
-    from yral_chat.dump_commands import list_dumps
-    from yral_chat.services.backups.kept import has_dumps
 
-    _say(lambda settings: list_dumps(settings) if has_dumps(settings) else list_backups(settings))
+    def show(settings: Settings) -> Coroutine[Any, Any, list[str]]:
+        from yral_chat.services.backups.kept import has_dumps
+
+        if has_dumps(settings):
+            from yral_chat.dump_commands import list_dumps as list_kept
+        else:
+            from yral_chat.backup_commands import list_backups as list_kept
+        return list_kept(settings)
+
+    _say(show)
 
 
 @app.command()

@@ -48,12 +48,13 @@ def sum_tables(connection: "Connection") -> dict[str, TableSum]:
     driver: Any = connection.connection.dbapi_connection
     if connection.dialect.name == "sqlite":
         return sum_sqlite(driver)
-    names = connection.exec_driver_sql("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()").scalars()
-    return _sum_all(driver, names, is_sqlite=False)
+    from sqlalchemy import inspect  # lazily, see db/files.py
+
+    return _sum_all(driver, inspect(connection).get_table_names(), is_sqlite=False)
 
 
 def sum_sqlite(driver: Any) -> dict[str, TableSum]:
-    """As `sum_tables`, of a connection of SQLite's own driver."""
+    """As `sum_tables`, of a connection of SQLite's own driver. Raises TableUnreadable."""
     try:
         found = driver.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     except driver.Error as error:

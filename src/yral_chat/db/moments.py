@@ -1,5 +1,7 @@
 """One moment of a SQLite database that a server writes: held still for milliseconds, and then looked at for longer.
 
+Without SQLAlchemy, see files.py.
+
 For a process of its own, in which nobody else opens that file: to close any handle of it would take away the locks.
 """
 
@@ -17,7 +19,7 @@ CACHE_KIB = 256
 
 
 class Pinned:
-    """The database as it was at one moment. The log cannot begin anew while it is open."""
+    """The database as it was at one moment. The log cannot begin anew while it is open. Raises the driver's Error."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,8 +65,11 @@ class StandingStill:
             raise DatabaseUnusable(f"{path} cannot be held still ({error})") from error
 
     def pin(self) -> Pinned:
-        """This moment; it outlives the release."""
-        return Pinned(self._path)
+        """This moment; it outlives the release. Raises DatabaseUnusable."""
+        try:
+            return Pinned(self._path)
+        except load_driver().Error as error:
+            raise DatabaseUnusable(f"{self._path} cannot be read ({error})") from error
 
     def release(self) -> None:
         """They go on."""

@@ -148,10 +148,14 @@ class Drill:
         }  # fmt: skip
         sent = await backups.last_sent(litestream, generation.id)
         restored = folder / "restored.db"
+        failure: LitestreamError | BackupStoreError | None = None
         try:
             await self._restore(backups, litestream, restored, last(latest), max(sent, last(latest)))
-        finally:
-            await self._look_here()
+        except (LitestreamError, BackupStoreError) as error:  # what is wrong with the database here is said as well
+            failure = error
+        await self._look_here()
+        if failure is not None:
+            raise failure
         await self._check(backups, restored, None)
         return latest.at
 
@@ -163,6 +167,8 @@ class Drill:
             await asyncio.to_thread(check_damage, self._path, seconds=math.inf)
         except DatabaseDamaged as error:
             self._find("database", _damaged_text(error))
+        except DatabaseUnusable as error:
+            self._find("database", str(error))
 
     # --- the moment
 

@@ -1,4 +1,4 @@
-"""What comes out of a look at a database that was restored, as findings."""
+"""What a look at a restored database has found, as findings; and such looks at many moments of a backup."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,7 @@
-"""What is kept at a target: which databases, which generations of each, and where their files lead."""
+"""What is kept at a target: which databases, which generations of each, and where their files lead.
+
+Without SQLAlchemy, as restoring.py.
+"""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Whether the objects of a backup are those that were written: all there, all readable, and restorable."""
+"""Whether the objects of a backup are those that were written: all there, and all readable.
+
+Without SQLAlchemy, as restoring.py.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
