@@ -423,7 +423,9 @@ def damage_an_index(database: Path) -> None:
 
 
 @pytest.mark.long
-async def test_a_database_that_is_damaged_itself_is_named(machine: Machine, talking: Person) -> None:
+async def test_a_database_that_is_damaged_itself_is_named(
+    machine: Machine, talking: Person, folder_target: Target
+) -> None:
     """Beside the server, and without one; what a snapshot of that brings back is named by its own checks."""
     await replicated(machine)
     damage_an_index(machine.data / "yral_chat.db")
@@ -432,6 +434,9 @@ async def test_a_database_that_is_damaged_itself_is_named(machine: Machine, talk
         assert len(texts) == 1
         assert re.search("is damaged .*: docs/operations/restore.md says what to do", texts[0])
         machine.service.stop()
+    for path in objects(folder_target):
+        path.write_bytes(path.read_bytes()[:-50])
+    assert {finding.subject for finding in drilled(machine).findings} >= {"drill", "database"}, "the one hides no other"
 
 
 @pytest.mark.long

@@ -1,4 +1,11 @@
-"""Why a database cannot be used: sentences for the operator. Nothing was changed."""
+"""Why a database cannot be used: sentences for the operator. Nothing was changed.
+
+CannotGoOn
+├── DatabaseInUse
+└── DatabaseUnusable ─ NotSQLite, DatabaseDamaged
+
+Without SQLAlchemy, see files.py.
+"""
 
 from pathlib import Path
 
