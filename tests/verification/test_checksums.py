@@ -72,6 +72,14 @@ def test_a_table_or_an_index_that_is_gone_is_told(defenceless: Connection) -> No
     assert {fault.check for fault in find_faults(defenceless)} == set()
 
 
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_schema_that_comes_first_in_the_search_path_hides_no_table(defenceless: Connection) -> None:
+    before = sum_tables(defenceless)
+    defenceless.execute(text("CREATE SCHEMA AUTHORIZATION CURRENT_USER"))
+    assert defenceless.execute(text("SELECT current_schema() = current_user")).scalar()
+    assert sum_tables(defenceless) == before
+
+
 @pytest.fixture
 def file(copied: Callable[[], str]) -> Path:
     """A copy in a file of its own."""
