@@ -5,12 +5,12 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 from jsonschema import Draft202012Validator
 
-from tests.service import token
+from tests.service import Service, token
 
 Json = dict[str, Any]
 
@@ -27,6 +27,11 @@ class Document:
         self._templates = sorted(
             (template.strip("/").split("/") for template in document["paths"]), key=lambda parts: str(parts)
         )
+
+    @classmethod
+    def of(cls, service: Service) -> Self:
+        """Asks for it."""
+        return cls(httpx2.get(f"{service.url}/openapi.json", timeout=30, verify=PLAIN).json())
 
     def template_of(self, path: str) -> str | None:
         """The documented path that this one is of; fixed parts win over parameters."""

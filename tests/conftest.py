@@ -4,13 +4,17 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx2
+import hypothesis
 import pytest
 
 from tests.client import Api, Document
 from tests.programs import PrivatePostgres, postgres_binaries, require
 from tests.service import FakeModel, Service
 from yral_chat.core.config import Settings
+
+# An example that takes long says something about the machine.
+hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("patient")
 
 pytest_plugins = ["tests.plugins.skips"]
 
@@ -65,7 +69,7 @@ def service(
 
 @pytest.fixture(scope="session")
 def document(service: Service) -> Document:
-    return Document(httpx2.get(f"{service.url}/openapi.json").json())
+    return Document.of(service)
 
 
 @pytest.fixture

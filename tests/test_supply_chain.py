@@ -102,4 +102,4 @@ def test_without_advisories_it_is_said_how_much_was_not_looked_at(
 
 
 def test_an_audit_that_hangs_half_way_fails(tmp_path: Path) -> None:
-    assert audit.audit(LOCK, program(tmp_path, KNOWS, "time.sleep(60)"), seconds=2) == 1
+    assert audit.audit(LOCK, program(tmp_path, KNOWS, "time.sleep(60)"), seconds=5) == 1

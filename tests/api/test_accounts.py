@@ -291,7 +291,7 @@ async def test_erasing_stops_running_turns_and_closes_sockets(service: Service, 
 async def marked(own_service: Service, model: FakeModel) -> AsyncIterator[tuple[Service, Api, Api]]:
     """A service of its own with somebody whose every word is a mark, and somebody else."""
     own_service.start()
-    document = Document(httpx2.get(f"{own_service.url}/openapi.json", timeout=30).json())
+    document = Document.of(own_service)
     mine, other = Api(own_service.url, document, "zq-mark-user"), Api(own_service.url, document, "somebody")
     yield own_service, mine, other
     await mine.close()
@@ -391,7 +391,7 @@ async def somebody() -> AsyncIterator[MakeUser]:
     async with AsyncExitStack() as stack:
 
         def make(service: Service, user_id: str | None = None) -> Api:
-            document = Document(httpx2.get(f"{service.url}/openapi.json", timeout=30).json())
+            document = Document.of(service)
             client = Api(service.url, document, user_id)
             stack.push_async_callback(client.close)
             return client

@@ -10,8 +10,8 @@ from tests.rows import add_influencer
 from tests.service import FakeModel, Service
 from tests.waiting import until
 
-# Everything that may stand between the two things that a test does one after the other is much less.
-AT_ONCE = 1.0
+# Less than anything that it could wait for by mistake: the end of the turn or of a sender's patience.
+AT_ONCE = 10.0
 
 
 def path_of(reply: Json) -> str:
@@ -142,6 +142,7 @@ async def test_cancelling_during_a_retry_stops_it(api: Api, service: Service, mo
     stopped = await cancel(api, await newest(api, conversation["id"]))
     assert stopped["status"] == "cancelled"
     refused(await sending, 409, "turn_cancelled")
+    assert model.state()["requests"] == 1, "it has waited for the retry"
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.004, 0.008, 0.012, 0.016, 0.02])

@@ -198,14 +198,21 @@ async def test_a_waiting_turn_keeps_the_newest_question_as_last_message(
     api: Api, service: Service, model: FakeModel
 ) -> None:
     opened = await open_fresh(api, service)
-    model.tell(default={"echo": True, "first_byte_delay": 0.2}, script=[{"pieces": ["Short"], "first_byte_delay": 0.3}])
+    model.tell(default={"echo": True, "is_held": True})
     first = asyncio.create_task(api.send(opened["id"], "One"))
     await until(lambda: asked(model, 1), what="the model to be asked")
     second = asyncio.create_task(api.send(opened["id"], "Two"))
-    await first
-    seen = await get(api, opened)
-    if not second.done():
-        assert seen["last_message"]["content"] == "Two", "the reply to One is older than it"
+
+    async def waits() -> bool:
+        return len(await api.history(opened["id"], include="unfinished")) == 5
+
+    await until(waits, what="the second message")
+    model.tell(release=1)  # until the first one has ended: what is too much begins the second one, and does not end it
+    while not first.done():
+        model.tell(release=1)
+        await asyncio.wait([first], timeout=0.05)
+    assert (await get(api, opened))["last_message"]["content"] == "Two", "the reply to One is older than it"
+    model.tell(release=100)
     await second
     assert (await get(api, opened))["last_message"]["content"] == "You said: Two"
 
@@ -445,10 +452,11 @@ async def test_reading_while_a_reply_is_written_leaves_the_reply_unread(
     api: Api, service: Service, model: FakeModel
 ) -> None:
     opened = await open_fresh(api, service)
-    model.tell(default={"echo": True, "first_byte_delay": 0.3})
+    model.tell(default={"echo": True, "is_held": True})
     sending = asyncio.create_task(api.send(opened["id"], "Hello"))
     await until(lambda: asked(model, 1), what="the model to be asked")
     assert (await api.post(f"{V1}/{opened['id']}/read")).json()["unread_count"] == 0
+    model.tell(release=100)
     assert (await sending).json()["assistant_message"]["status"] == "delivered"
     assert (await get(api, opened))["unread_count"] == 1
 

@@ -39,7 +39,6 @@ FRAMING = {"content-length", "transfer-encoding"}
 # Where CI is set, Hypothesis makes the same examples each time: every round would be the first one again.
 OTHERS_EACH_ROUND: dict[str, Any] = {
     "max_examples": ROUND,
-    "deadline": None,
     "database": None,
     "derandomize": False,
     "phases": [Phase.generate],
@@ -93,12 +92,12 @@ def test_made_up_requests_get_documented_answers(service: Service, document: Doc
     operations = list(schema.get_all_operations())
     modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
     share = SECONDS / (len(operations) * len(modes))
-    sent = 0
+    asked = 0
     for found in operations:
         assert isinstance(found, Ok), found
         for mode in modes:
-            sent += fuzz(found.ok(), mode, person, time.monotonic() + share)
-    assert sent > 2 * ROUND * len(operations) - ROUND * 10, "most operations have input that can be wrong"
+            asked += fuzz(found.ok(), mode, person, time.monotonic() + share) > 0
+    assert asked > 2 * len(operations) - 10, "most operations have input that can be wrong"
     assert httpx2.get(f"{service.url}/health").json()["status"] == "healthy"
 
 

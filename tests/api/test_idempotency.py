@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from tests.api.expecting import asked, open_fresh, refused, texts_sent
 from tests.client import Api, Json, messages, text_of
+from tests.overload.wire import metric
 from tests.rows import add_influencer, age, fetch
 from tests.service import FakeModel, Service
 from tests.waiting import until
@@ -50,6 +51,11 @@ async def cancel(api: Api, conversation_id: str) -> None:
     """Stops the newest reply."""
     newest = (await rows_of(api, conversation_id))[-1]
     assert (await api.post(f"{messages(conversation_id)}/{newest['id']}/cancel")).status_code == 200
+
+
+async def in_progress(service: Service, count: int) -> bool:
+    """Whether so many requests are being answered, besides this one."""
+    return await metric(service.url, "http_requests_in_progress") == count + 1
 
 
 async def abandon(sending: "asyncio.Task[Any]") -> None:
@@ -102,17 +108,20 @@ async def test_a_repetition_attaches_to_the_running_turn(
     api: Api, service: Service, model: FakeModel, begun: bool
 ) -> None:
     conversation = await open_fresh(api, service)
-    behaviour = {"pieces": ["One", " two", " three"], "chunk_delay": 0.3}
-    model.tell(default=behaviour if begun else {**behaviour, "first_byte_delay": 0.3, "chunk_delay": 0.0})
+    model.tell(default={"pieces": ["One", " two", " three"], "is_held": True})
     first = asyncio.create_task(api.send(conversation["id"], "Count", client_message_id="k"))
     await until(lambda: asked(model, 1), what="the model to be asked")
     if begun:
+        model.tell(release=1)
 
         async def has_text() -> bool:
             return bool((await rows_of(api, conversation["id"]))[-1]["status"] == "streaming")
 
         await until(has_text, what="the first text")
-    second = await api.send(conversation["id"], "Count", client_message_id="k")
+    repeating = asyncio.create_task(api.send(conversation["id"], "Count", client_message_id="k"))
+    await until(lambda: in_progress(service, 2), what="both to be there")
+    model.tell(release=100)
+    second = await repeating
     assert second.status_code == 200
     assert is_replay(second)
     assert ids(second) == ids(await first)
@@ -294,7 +303,7 @@ async def test_a_repetition_in_the_moment_of_failure_is_in_charge_of_the_next_at
                 sends.append(asyncio.create_task(api.send(conversation["id"], "Try", client_message_id="k")))
             await api.get("/health/live")
         _, reply = await rows_of(api, conversation["id"])
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(10):
             path = f"{messages(conversation['id'])}/{reply['id']}/stream"
             async with api.streaming("GET", path) as (response, events):
                 assert response.status_code == 200
@@ -357,7 +366,7 @@ async def test_a_reply_that_nobody_received_is_handed_over_later(
     api: Api, service: Service, model: FakeModel, is_streamed: bool
 ) -> None:
     conversation = await open_fresh(api, service)
-    model.tell(default={"pieces": ["One", " two"], "chunk_delay": 0.3})
+    model.tell(default={"pieces": ["One", " two"], "is_held": True})
     if is_streamed:
         body = {"message_type": "text", "content": "Hi"}
         async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body) as (_, events):
@@ -367,6 +376,8 @@ async def test_a_reply_that_nobody_received_is_handed_over_later(
         sending = asyncio.create_task(api.send(conversation["id"], "Hi"))
         await until(lambda: asked(model, 1), what="the model to be asked")
         await abandon(sending)
+    await api.get("/health/live")  # answered after the end of the connection was seen
+    model.tell(release=100)
 
     async def delivered() -> list[Json] | None:
         rows = await rows_of(api, conversation["id"])

@@ -103,7 +103,7 @@ async def test_a_socket_closes_when_its_token_expires(api: Api) -> None:
     expires_at = int(time.time()) + 2
     where = address(api.url, api.user_id, token=token(api.user_id, exp=expires_at))
     assert await closing_at(where) == (4001, "Token has expired")
-    assert expires_at - 0.1 <= time.time() < expires_at + 2, "at exp, without the leeway"
+    assert expires_at - 0.1 <= time.time() < expires_at + 20, "at exp, without the leeway of half a minute"
 
 
 async def test_an_eleventh_socket_replaces_the_oldest(api: Api, frames: Frames) -> None:
@@ -513,11 +513,10 @@ async def test_an_open_socket_counts_and_a_closed_one_does_not(api: Api, service
         (line,) = [line for line in text.splitlines() if line.startswith("ws_connections ")]
         return float(line.split()[1])
 
-    before = await connections()
+    async def nobody() -> bool:
+        return await connections() == 0
+
+    await until(nobody, what="those of earlier tests to be forgotten")
     async with inbox_of(api, frames):
-        assert await connections() == before + 1
-
-    async def is_gone() -> bool:
-        return await connections() == before
-
-    await until(is_gone, what="the socket to be forgotten")
+        assert await connections() == 1
+    await until(nobody, what="the socket to be forgotten")

@@ -131,6 +131,8 @@ class Friend:
             if act == self.leave and number % 3:
                 act = self.say
             statuses.add((await act(chat)).status_code)
+            if act == self.leave:  # whether the other device gets there in this moment is left to chance
+                statuses.add((await self.look(chat)).status_code)
         return statuses
 
     async def say(self, chat: str) -> httpx2.Response:

@@ -272,7 +272,7 @@ async def test_deleting_a_conversation_removes_its_files_unless_another_uses_the
     await until(gone(service, alone), what="the file that only the first conversation used")
     assert (await fetched(shared["url"])).status_code == 200
     folder = service.folder / "data" / "media" / api.user_id
-    assert len(list(folder.iterdir())) == 2  # the shared image and its small copy
+    await until(there(lambda: len(list(folder.iterdir())) == 2), what="the shared image and its small copy alone")
     await api.delete(f"/api/v1/chat/conversations/{second['id']}")
     await until(gone(service, shared), what="the file that nobody uses any more")
     refused(

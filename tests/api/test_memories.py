@@ -110,7 +110,7 @@ async def test_a_fact_is_drawn_listed_and_given_to_the_next_prompts(
 
 async def test_replies_do_not_wait_for_an_extraction(person: Api, model: FakeModel) -> None:
     conversation = (await person.open())["id"]
-    model.tell(kinds={"structured": {"pieces": [facts(city="Pune")], "first_byte_delay": 2}})
+    model.tell(kinds={"structured": {"pieces": [facts(city="Pune")], "first_byte_delay": 5}})
     await person.said(conversation, "I live in Pune")
     await until(there(lambda: model.state()["open_streams"] == 1), what="extraction under way")
     await person.said(conversation, "And how are you, in Pune?")

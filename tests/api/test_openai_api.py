@@ -258,7 +258,7 @@ def caller(service: Service, api: Api) -> Iterator[httpx2.Client]:
         yield made
 
 
-@settings(max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(LINES, max_size=6))
 def test_any_list_of_messages_is_answered_or_refused(
     caller: httpx2.Client, model: FakeModel, persona: str, lines: list[Json]
@@ -516,7 +516,7 @@ async def test_an_answer_may_end_while_the_service_drains(
 ) -> None:
     own_service.start()
     api, persona = user_of(own_service), add_influencer(own_service)
-    model.tell(script=[{"chunks": 30, "chunk_delay": 0.1}])
+    model.tell(script=[{"chunks": 30, "is_held": True}])
     asking = asyncio.create_task(frames(api, body(persona)))
     await until(lambda: asked(model, 1), what="the model is asked")
     own_service.process.process.send_signal(signal.SIGTERM)
@@ -526,6 +526,7 @@ async def test_an_answer_may_end_while_the_service_drains(
 
     await until(is_draining, what="the signal is heard")
     refused(await api.post(COMPLETIONS, body(persona)), 503, "service_unavailable")
+    model.tell(release=100)
     assert text_of((await asking)[:-1]) == "word " * 30
     assert await asyncio.to_thread(own_service.stop) == 0
     assert [outcome for _, outcome, *_ in costs(own_service, api)] in ([], ["completed"])

@@ -131,16 +131,21 @@ async def test_without_an_image_model_there_are_no_pictures(
 
 @pytest.fixture
 def drawing(service_with: StartService, model: FakeModel) -> Service:
-    """A service whose pictures come from Replicate, and which is impatient."""
+    """A service whose pictures come from Replicate."""
+    return service_with(**model.picture_settings)
+
+
+@pytest.fixture
+def hasty(service_with: StartService, model: FakeModel) -> Service:
+    """The same, and it waits for no picture for long."""
     return service_with(**model.picture_settings, IMAGE_TIMEOUT_SECONDS="1.5", TURN_MAX_SECONDS="6")
 
 
 async def test_a_blank_prompt_is_derived_by_the_language_model(
-    service_with: StartService, user_of: MakeUser, model: FakeModel
+    drawing: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
-    service = service_with(**model.picture_settings)
-    somebody = user_of(service)
-    conversation = await open_fresh(somebody, service, avatar_url="/static/personas/leelaonlove.webp")
+    somebody = user_of(drawing)
+    conversation = await open_fresh(somebody, drawing, avatar_url="/static/personas/leelaonlove.webp")
     model.tell(default={"pieces": ["A quiet ", "harbour"]})
     response = await asked_for(somebody, conversation, None)
     assert response.status_code == 201, response.text
@@ -189,9 +194,9 @@ async def test_a_refused_picture_stays_refused(drawing: Service, user_of: MakeUs
     assert len(model.requests()) == asked
 
 
-async def test_a_late_picture_still_appears(drawing: Service, user_of: MakeUser, model: FakeModel) -> None:
-    somebody = user_of(drawing)
-    conversation = await open_fresh(somebody, drawing)
+async def test_a_late_picture_still_appears(hasty: Service, user_of: MakeUser, model: FakeModel) -> None:
+    somebody = user_of(hasty)
+    conversation = await open_fresh(somebody, hasty)
     model.tell(script=[{"first_byte_delay": 2.5}])
     refused(await asked_for(somebody, conversation, "a boat", "key"), 504, "ai_timeout")
     await until(lambda: _count(somebody, conversation, 2), what="the picture appears")

@@ -51,7 +51,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory, model_process: FakeModel) 
 
 @pytest.fixture(scope="module")
 def document(limited: Service) -> Document:
-    return Document(httpx2.get(f"{limited.url}/openapi.json").json())
+    return Document.of(limited)
 
 
 class Guest:

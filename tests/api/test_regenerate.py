@@ -11,7 +11,7 @@ from tests.api.expecting import GREETING, asked, newest, open_fresh, refused, te
 from tests.client import Api, Event, Json, messages, text_of
 from tests.rows import add_influencer, set_status
 from tests.service import FakeModel, Service
-from tests.waiting import until
+from tests.waiting import there, until
 
 
 async def seen(api: Api, conversation_id: str) -> Json:
@@ -233,8 +233,11 @@ async def test_nothing_is_regenerated_while_a_turn_runs(api: Api, service: Servi
 async def test_two_regenerations_at_once_are_one(api: Api, service: Service, model: FakeModel) -> None:
     conversation = await open_fresh(api, service)
     _, reply = await api.said(conversation["id"], "One")
-    model.tell(default={"echo": True, "first_byte_delay": 0.3})
-    answers = await asyncio.gather(*(regenerate(api, reply) for _ in range(4)))
+    model.tell(default={"echo": True, "is_held": True})
+    asking = [asyncio.create_task(regenerate(api, reply)) for _ in range(4)]
+    await until(there(lambda: sum(task.done() for task in asking) == 3), what="all but one to be refused")
+    model.tell(release=100)
+    answers = await asyncio.gather(*asking)
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
     assert model.state()["requests"] == 2
 

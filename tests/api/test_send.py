@@ -181,7 +181,7 @@ async def test_the_first_token_is_timed_from_the_start_of_the_turn(
     before = await summed()
     model.tell(script=[{"status": 503, "first_byte_delay": 0.5}, {"echo": True}])
     await api.said(conversation["id"], "Hi")
-    assert 0.5 <= await summed() - before < 5, "whoever waits does not care how many calls it took"
+    assert 0.5 <= await summed() - before < 60, "whoever waits does not care how many calls it took"
 
 
 async def test_a_failure_before_the_first_token_is_retried_inside_the_turn(
@@ -252,6 +252,7 @@ async def test_the_time_limit_covers_the_wait_for_earlier_turns(
     for response in (first, second):
         error = refused(response, 504, "turn_timeout", retry_after="5")
         assert error["details"]["assistant_message"]["status"] == "pending"
+    await until(lambda: asked(model, 1), what="the model to be asked")
     assert model.state()["requests"] == 1
     await stop_all(api, conversation["id"])
 

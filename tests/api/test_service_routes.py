@@ -121,7 +121,7 @@ async def test_live_and_ready(api: Api) -> None:
 async def test_a_draining_service_answers_everything_but_new_turns(
     own_service: Service, user_of: MakeUser, model: FakeModel
 ) -> None:
-    own_service.settings["SHUTDOWN_GRACE_SECONDS"] = "1.5"
+    own_service.settings["SHUTDOWN_GRACE_SECONDS"] = "6"
     own_service.start()
     api = user_of(own_service)
     done, ended, cut = [await open_fresh(api, own_service) for _ in range(3)]

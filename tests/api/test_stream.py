@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -149,13 +150,23 @@ async def test_the_start_comes_before_the_model_answers(api: Api, service: Servi
 
 async def test_the_first_token_is_not_held_back(impatient: Service, user_of: MakeUser, model: FakeModel) -> None:
     api = user_of(impatient)
-    conversation = await open_fresh(api, impatient)
     model.tell(default={"pieces": ["First", " second"], "stall_after": 1})
-    async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body("Hi")) as (_, events):
-        assert (await anext(events)).event == "start"
-        first = await asyncio.wait_for(anext(events), 0.9)
-        assert first.data == {"text": "First"}
-    await stop(api, await newest(api, conversation["id"]))
+
+    async def first_token() -> tuple[float, Json]:
+        """How long after the start it came, in seconds, and what came."""
+        conversation = await open_fresh(api, impatient)
+        async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body("Hi")) as (_, events):
+            assert (await anext(events)).event == "start"
+            begun = time.monotonic()
+            data = (await anext(events)).data
+            seconds = time.monotonic() - begun
+        await stop(api, await newest(api, conversation["id"]))
+        return seconds, data
+
+    # Held back it would be for a second, each time; that the machine is busy passes.
+    tries = [await first_token() for _ in range(5)]
+    assert min(seconds for seconds, _ in tries) < 0.9
+    assert {"text": "First"} in [data for _, data in tries]
 
 
 async def test_pieces_that_come_together_leave_together(api: Api, service: Service, model: FakeModel) -> None:
@@ -270,7 +281,7 @@ async def test_a_silent_model_ends_the_stream_and_the_turn_goes_on(
 ) -> None:
     api = user_of(impatient)
     conversation = await open_fresh(api, impatient)
-    model.tell(default={"pieces": ["Slowly", " spoken"], "chunk_delay": 1.5})
+    model.tell(default={"pieces": ["Slowly", " spoken"], "chunk_delay": 3})
     events = await api.stream(conversation["id"], "Take your time")
     assert [event.event for event in events] == ["start", "token", "error"]
     error = events[-1].data
@@ -384,13 +395,14 @@ async def some(events: AsyncIterator[Event], count: int) -> list[Event]:
 async def test_readers_who_come_at_different_times_read_the_same(api: Api, service: Service, model: FakeModel) -> None:
     conversation = await open_fresh(api, service)
     pieces = [f"word{number} " for number in range(15)]
-    model.tell(default={"pieces": pieces, "chunk_delay": 0.06})
+    model.tell(default={"pieces": pieces, "is_held": True})
     sending, reply = await begin(api, conversation["id"])
     readers, told = [], []
     async with api.streaming("GET", resume_path(reply)) as (_, events):
         async for event in events:  # a new reader with every event of the first one
             readers.append(asyncio.create_task(api.resume(conversation["id"], reply["id"])))
             told.append(event)
+            model.tell(release=2)
     whole = "".join(pieces)
     assert told[-1].event == "done"
     assert len(readers) > 5

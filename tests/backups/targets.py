@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
+import psutil
 
 from tests.clients.refusing import Refusing
 from tests.object_stores import ACCESS_KEY, BUCKET, SECRET_KEY, ObjectStore
@@ -14,8 +16,11 @@ from tests.waiting import until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError
 from yral_chat.db.files import is_served
+from yral_chat.services.backups.catalogue import LEASE
+from yral_chat.services.backups.lease import Holder
 
 ROOT = "backups/chat"
+ANOTHER = msgspec.json.encode(Holder("somebody else", "another-machine", "2026-01-01T00:00:00.000000Z"))
 
 
 def bucket(server: ObjectStore | Refusing, **changes: Any) -> Target:
@@ -78,13 +83,38 @@ class Machine:
         return path.stat().st_ino, "" if is_served(path) else hash_of(path)
 
     def lose(self) -> None:
-        """Everything on it is gone, at once."""
+        """Everything on it is gone, at once: its Litestream sends nothing any more, either."""
+        for litestream in litestreams_of(self):
+            litestream.kill()
         self.service.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def client(self, user_id: str) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {token(user_id)}"}
         return httpx2.Client(base_url=self.service.url, headers=headers, timeout=30)
+
+
+def litestreams_of(machine: Machine) -> list[psutil.Process]:
+    """Of its service, while that runs; one at most."""
+    running = machine.service.running
+    if running is None or running.process.poll() is not None:
+        return []
+    return [one for one in psutil.Process(running.process.pid).children() if one.name() == "litestream"]
+
+
+def litestream_of(machine: Machine) -> psutil.Process:
+    (process,) = litestreams_of(machine)
+    return process
+
+
+async def give_to_another(target: Target) -> None:
+    """Another service holds the lease. Whoever held it may just have looked and write over it: to be done again, then,
+    until it has noticed.
+    """
+    store = BackupStore(target)
+    stored = await store.get(LEASE)
+    if stored is None or stored.data != ANOTHER:
+        await store.put(LEASE, ANOTHER)
 
 
 class Person:

@@ -16,16 +16,28 @@ import pytest
 from tests.backups.commands import environment, run
 from tests.backups.conftest import MakeMachine
 from tests.backups.hanging import hanging
-from tests.backups.targets import Machine, Person, bucket, health, keys, metric, replicated
+from tests.backups.targets import (
+    ANOTHER,
+    Machine,
+    Person,
+    bucket,
+    give_to_another,
+    health,
+    keys,
+    litestream_of,
+    litestreams_of,
+    metric,
+    replicated,
+)
 from tests.crash.disk import ServiceOnDisk, SmallDisk, can_mount
 from tests.object_stores import Rclone
 from tests.programs import require
 from tests.service import START_SECONDS, Process
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.litestream_orphans import lock_to_inherit
 from yral_chat.core.clock import DAY, SECOND, from_text, now, to_text
 from yral_chat.services.backups.catalogue import CURRENT, LEASE, Catalogue
-from yral_chat.services.backups.lease import Holder
 from yral_chat.services.backups.proof import Proof, save_proof
 from yral_chat.services.backups.replication import LAGGING_SECONDS
 
@@ -49,15 +61,6 @@ def put_back(folder: Path, files: dict[Path, bytes], pattern: str) -> None:
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-
-
-def litestreams_of(machine: Machine) -> list[psutil.Process]:
-    return [one for one in psutil.Process(machine.service.pid).children() if one.name() == "litestream"]
-
-
-def litestream_of(machine: Machine) -> psutil.Process:
-    (process,) = litestreams_of(machine)
-    return process
 
 
 async def test_a_lost_machine_comes_back_by_itself(new_machine: MakeMachine, target: Target) -> None:
@@ -116,9 +119,12 @@ async def test_litestream_is_watched_and_started_again(machine: Machine) -> None
     machine.start()
     person = Person(machine)
     assert health(machine)["status"] == "up"
-    litestream_of(machine).kill()
-    await until(there(lambda: health(machine)["error"] == "Litestream does not run"), what="somebody to notice")
-    assert metric(machine, "backup_up") == 0
+    litestream = litestream_of(machine)
+    litestream.kill()
+    litestream.wait(30)
+    with lock_to_inherit(machine.data):  # for which the next one waits
+        await until(there(lambda: health(machine)["error"] == "Litestream does not run"), what="somebody to notice")
+        assert metric(machine, "backup_up") == 0
     person.say(machine, "nobody waits for the backup")
     await replicated(machine)
     assert metric(machine, "backup_restarts_total") == 1
@@ -575,9 +581,12 @@ async def test_one_that_was_taken_over_sends_no_more_and_says_so(machine: Machin
     machine.start()
     person = Person(machine)
     await replicated(machine)
-    other = msgspec.json.encode(Holder("somebody else", "another-machine", "2026-01-01T00:00:00.000000Z"))
-    await BackupStore(folder_target).put(LEASE, other)
-    await until(there(lambda: health(machine)["status"] == "down"), what="it to notice")
+
+    async def notices() -> bool:
+        await give_to_another(folder_target)
+        return bool(health(machine)["status"] == "down")
+
+    await until(notices, what="it to notice")
     assert health(machine)["error"] == "another service has taken the backup over"
     assert metric(machine, "backup_up") == 0
     await until(there(lambda: not litestreams_of(machine)), what="Litestream to end")
@@ -586,7 +595,7 @@ async def test_one_that_was_taken_over_sends_no_more_and_says_so(machine: Machin
     assert machine.service.stop() == 0
     stored = await BackupStore(folder_target).get(LEASE)
     assert stored is not None
-    assert stored.data == other, "it has taken the lease of another away"
+    assert stored.data == ANOTHER, "it has taken the lease of another away"
 
 
 @pytest.mark.long
@@ -611,10 +620,10 @@ async def test_an_erasure_empties_the_log_also_beside_litestream(machine: Machin
 async def test_it_proves_by_itself_that_the_backup_restores(new_machine: MakeMachine, folder_target: Target) -> None:
     machine = new_machine(folder_target, BACKUP_DRILL_HOURS="0.002")
     machine.start()
+    assert math.isnan(metric(machine, "backup_proven_timestamp_seconds"))
     person = Person(machine)
     person.say(machine, *TEXTS)
     await replicated(machine)
-    assert math.isnan(metric(machine, "backup_proven_timestamp_seconds"))
 
     async def is_proven() -> bool:
         return metric(machine, "backup_proven_timestamp_seconds") > 0

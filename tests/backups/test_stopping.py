@@ -4,8 +4,7 @@ import asyncio
 import signal
 
 from tests.backups.conftest import MakeMachine
-from tests.backups.targets import Person, replicated
-from tests.backups.test_serve import litestream_of
+from tests.backups.targets import Person, litestream_of, replicated
 from tests.service import FakeModel
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import Target

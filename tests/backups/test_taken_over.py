@@ -7,15 +7,13 @@ import asyncio
 import shutil
 from pathlib import Path
 
-import msgspec
 import pytest
 
+from tests.backups.targets import give_to_another
 from tests.waiting import there, until
-from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.backup_store import Target
 from yral_chat.clients.litestream import LitestreamError
 from yral_chat.db.database import Database
-from yral_chat.services.backups.catalogue import LEASE
-from yral_chat.services.backups.lease import Holder
 from yral_chat.services.backups.replication import LAST_SECONDS, WATCH_SECONDS, Replication
 from yral_chat.services.backups.service import BackupService, BackupUnusable
 
@@ -23,9 +21,11 @@ pytestmark = pytest.mark.long
 
 
 async def take(backup: BackupService, target: Target) -> None:
-    other = Holder("somebody else", "another-machine", "2026-01-01T00:00:00.000000Z")
-    await BackupStore(target).put(LEASE, msgspec.json.encode(other))
-    await until(there(lambda: backup.lost_to is not None), what="it to notice")
+    async def notices() -> bool:
+        await give_to_another(target)
+        return backup.lost_to is not None
+
+    await until(notices, what="it to notice")
 
 
 def objects(target: Target) -> set[Path]:

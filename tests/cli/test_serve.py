@@ -20,11 +20,11 @@ def own(tmp_path: Path) -> Service:
 
 def test_serve_says_where_it_is_and_ctrl_c_ends_it_well(own: Service) -> None:
     with own:
+        assert httpx2.get(f"{own.url}/health/ready").json()["status"] == "ready"
+        assert own.process.end(signal.SIGINT) == 0
         assert f"open    {own.url}" in own.process.output
         assert "model   offline demo persona. For real replies set GEMINI_API_KEY" in own.process.output
         assert f"data    {own.folder.resolve()}/data" in own.process.output
-        assert httpx2.get(f"{own.url}/health/ready").json()["status"] == "ready"
-        assert own.process.end(signal.SIGINT) == 0
 
 
 @pytest.mark.long

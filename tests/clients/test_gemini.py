@@ -309,7 +309,7 @@ async def test_429_honours_retry_delay_and_tells_load_from_quota(server: FakeMod
 
 @pytest.mark.parametrize("behaviour", [Behaviour(first_byte_delay=30), Behaviour(stall_after=2)], ids=str)
 async def test_silence_is_a_timeout_and_closes_the_connection(server: FakeModelServer, behaviour: Behaviour) -> None:
-    client = gemini(server, silence_seconds=0.15)
+    client = gemini(server, silence_seconds=1)
     server.default = behaviour
     heard = await listen(client)
     await client.close()
@@ -321,8 +321,8 @@ async def test_silence_is_a_timeout_and_closes_the_connection(server: FakeModelS
 
 
 async def test_a_call_that_never_ends_is_a_timeout_although_it_is_never_silent(server: FakeModelServer) -> None:
-    client = gemini(server, timeout_seconds=0.2)
-    server.default = Behaviour(chunks=1000, chunk_delay=0.02)
+    client = gemini(server, timeout_seconds=1)
+    server.default = Behaviour(chunks=1000, chunk_delay=0.1)
     heard = await listen(client)
     await client.close()
     assert heard.outcome == "timeout"
@@ -352,7 +352,7 @@ async def test_no_call_is_made_after_the_deadline(server: FakeModelServer, clien
 async def test_the_end_stands_when_the_connection_is_not_closed(
     server: FakeModelServer, reason: str, outcome: str, pieces: tuple[str, ...]
 ) -> None:
-    client = gemini(server, silence_seconds=0.1)
+    client = gemini(server, silence_seconds=0.5)
     server.default = Behaviour(pieces=pieces, finish_reason=reason, stays_open_seconds=30)
     heard = await listen(client)
     await client.close()

@@ -704,7 +704,7 @@ def mutated(draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
 
 
 @given(st.one_of(st.text(), mutated(), st.builds(forged, ANY_HEADER, ANY_CLAIMS, st.binary(max_size=300))))
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 def test_garbage_is_unauthorized_and_nothing_else(text: str) -> None:
     with pytest.raises(Unauthorized):
         asyncio.run(GARBAGE_VERIFIER.verify(text))
@@ -720,7 +720,7 @@ def test_garbage_is_unauthorized_and_nothing_else(text: str) -> None:
         max_size=4,
     )
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_a_garbled_key_does_not_spoil_its_set(tmp_path_factory: pytest.TempPathFactory, garbage: list[Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "garbled.json"
     path.write_text(json.dumps({"keys": [*garbage, jwk(EC_KEY, "good")]}))

@@ -424,7 +424,7 @@ async def test_gemini_comes_first_and_then_the_compatible_models() -> None:
 
 async def test_settings_reach_the_vendor() -> None:
     async with FakeModelServer() as server:
-        options = {"gemini_thinking_budget": 0, "gemini_safety_threshold": "OFF", "model_timeout_seconds": 0.2}
+        options = {"gemini_thinking_budget": 0, "gemini_safety_threshold": "OFF", "model_timeout_seconds": 1}
         chain = build_model(settings_for(server, gemini_models=("only",), **options))
         await listen(chain)
         assert server.requests[-1].body["generationConfig"]["thinkingConfig"] == {"thinkingBudget": 0}

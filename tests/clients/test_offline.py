@@ -67,7 +67,7 @@ SAID = st.text(max_size=120) | st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(persona=st.sampled_from(PERSONAS), said=st.lists(SAID, min_size=1, max_size=8))
 def test_never_silent_never_the_same_twice_in_a_row_and_deterministic(persona: Persona, said: list[str]) -> None:
     first, again = list(replies(persona, *said)), list(replies(persona, *said))
@@ -194,11 +194,12 @@ async def test_streams_word_by_word_and_loses_nothing() -> None:
 
 
 async def test_speaks_at_the_pace_that_is_set() -> None:
+    request = msgspec.structs.replace(conversation(), max_output_tokens=2)
     started = time.monotonic()
-    heard = await listen(OfflinePersona(400), conversation("hello", persona=MEERA))
-    assert time.monotonic() - started >= (len(heard.deltas) - 1) / 400
+    heard = await listen(OfflinePersona(1), request)
+    assert time.monotonic() - started >= 1
     assert heard.calls[0].first_token_seconds is not None
-    assert heard.calls[0].first_token_seconds < 0.05
+    assert heard.calls[0].first_token_seconds < 1
 
 
 async def test_stops_at_the_output_limit() -> None:
@@ -208,7 +209,7 @@ async def test_stops_at_the_output_limit() -> None:
 
 
 async def test_does_not_speak_past_the_deadline() -> None:
-    heard = await listen(OfflinePersona(10), conversation(seconds=0.05))
+    heard = await listen(OfflinePersona(1), conversation(seconds=0.5))
     assert (heard.outcome, len(heard.deltas)) == ("timeout", 1)
     assert heard.calls[0].outcome == "timeout"
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.clients.conversations import conversation, listen
 from tests.fakes.model_server import CACHED_TOKENS, PROMPT_TOKENS, Behaviour, FakeModelServer
+from yral_chat.clients import vendor_http
 from yral_chat.clients.language_model import Delta, ModelCall, ModelFailure, Usage, closing_stream
 from yral_chat.clients.openai import BASE_URL, FINISH_REASONS, OpenAIClient
 from yral_chat.clients.vendor_http import failure_in_stream, failure_of_status
@@ -125,7 +126,10 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
         assert (await listen(client)).outcome == "completed"
 
 
-async def test_the_connection_is_used_again(server: FakeModelServer, client: OpenAIClient) -> None:
+async def test_the_connection_is_used_again(
+    server: FakeModelServer, client: OpenAIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vendor_http, "END_SECONDS", 10)
     # The end of the body comes a moment after the last event.
     server.default = Behaviour(stays_open_seconds=0.02)
     for _ in range(3):

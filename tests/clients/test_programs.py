@@ -15,6 +15,7 @@ import psutil
 import pytest
 import uvloop
 
+from tests.waiting import there, until
 from yral_chat.clients.programs import PIPE, Program
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -30,6 +31,7 @@ def test_no_python_runs_in_the_child() -> None:
     """There it may wait for a lock of a thread that was not forked: here for one that is never free."""
     script = """
 import asyncio, os, threading, uvloop
+from tests.waiting import there, until
 from yral_chat.clients.programs import PIPE, Program
 
 lock = threading.Lock()
@@ -150,6 +152,10 @@ def descriptors() -> int:
     return psutil.Process().num_fds()
 
 
+def cats() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if one.name() == "cat"]
+
+
 def test_nothing_is_left_of_many_also_where_a_start_is_given_up(runner: asyncio.Runner) -> None:
     async def many() -> None:
         for number in range(60):
@@ -163,14 +169,14 @@ def test_nothing_is_left_of_many_also_where_a_start_is_given_up(runner: asyncio.
                 program.kill()
                 await program.communicate()
                 program.close()
-        await asyncio.sleep(0.2)
+        await until(there(lambda: cats() == []), what="all of them to be gone")
 
     runner.run(many())  # what the loop opens once for itself
     before = descriptors()
     runner.run(many())
     gc.collect()
     assert descriptors() <= before
-    assert [one.name() for one in psutil.Process().children() if one.name() == "cat"] == []
+    assert cats() == []
 
 
 def test_without_a_thread_for_it_nothing_is_started(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ async def receiver() -> AsyncIterator[WebhookReceiver]:
 
 @pytest.fixture
 async def webhook(receiver: WebhookReceiver) -> AsyncIterator[Webhook]:
-    made = Webhook(receiver.url, SECRET, CircuitBreaker(failures=2, open_seconds=600), seconds=0.2)
+    made = Webhook(receiver.url, SECRET, CircuitBreaker(failures=2, open_seconds=600), seconds=1)
     yield made
     await made.close()
 

@@ -287,7 +287,7 @@ class Described(RuleBasedStateMachine):
 
 
 TestBreakerAsDescribed = Described.TestCase
-TestBreakerAsDescribed.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestBreakerAsDescribed.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 @given(attempt=st.integers(0, 50), draw=st.floats(0, 1, exclude_max=True))

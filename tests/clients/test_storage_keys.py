@@ -3,7 +3,7 @@
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from yral_chat.clients.storage.keys import MEDIA_TYPES, is_key, key_in, media_type, owner_prefix, quoted
@@ -38,7 +38,6 @@ def test_a_long_owner_is_a_hash_that_nobody_can_take() -> None:
     assert owner_prefix("x" * 201)[0] == "~"
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(), max_size=255))
 @example("%70ublic")
 @example("%2e%2e/%2e%2e")
@@ -51,7 +50,6 @@ def test_every_owner_makes_keys(user_id: str) -> None:
         assert unquote(prefix, errors="surrogatepass") == user_id
 
 
-@settings(deadline=None)
 @given(st.text(max_size=100), st.text(max_size=100))
 @example("public", "%70ublic")
 @example("~", "%7E")
@@ -71,7 +69,6 @@ def test_what_is_no_key(key: str) -> None:
     assert not is_key(key)
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("ab./%~-_\\\x00 é?#"), max_size=30))
 def test_no_key_leads_out_of_its_folder(text: str) -> None:
     for key in (text, f"{text}/a.png", f"a/{text}.png", f"{text}/../a.png"):
@@ -85,7 +82,6 @@ def test_a_type_comes_from_the_extension() -> None:
     assert {media_type(f"a.b/c{extension}") for extension in MEDIA_TYPES} == set(MEDIA_TYPES.values())
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(), min_size=1, max_size=80))
 def test_a_key_survives_its_url(user_id: str) -> None:
     key = f"{owner_prefix(user_id)}/{NAME}"
@@ -94,7 +90,6 @@ def test_a_key_survives_its_url(user_id: str) -> None:
         assert key_in(f"http://chat.test/media/{quoted(key)}{rest}", "http://chat.test/media/") == key
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(), max_size=60))
 @example("http://chat.test/media/%2e%2e/a.png")
 @example("http://chat.test/media/a%2F..%2F..%2Fb.png")

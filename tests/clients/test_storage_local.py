@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -93,7 +93,6 @@ def test_a_signature_is_for_one_key_one_time_and_one_secret(tmp_path: Path) -> N
         storage_in(tmp_path, key=b"another key" * 4).verify(KEY, expires, signature)
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=200), st.text(max_size=300), st.text(max_size=20))
 @example(b"k" * 64, KEY, "1")
 @example(b"k" * 65, KEY, "1")
@@ -101,7 +100,6 @@ def test_a_signature_is_an_hmac(secret: bytes, key: str, expires: str) -> None:
     assert UrlSigner(secret).sign(key, expires) == hmac.new(secret, f"{key}\n{expires}".encode(), "sha256").hexdigest()
 
 
-@settings(deadline=None)
 @given(st.text(st.characters()), st.text(st.characters()), st.text(st.characters()))
 @example(KEY, "9" * 5000, "x")
 @example(KEY, "١٨٠٠٠٠٠٩٠٠", "\udfff")

@@ -223,7 +223,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["get", "drop", "later"]), st.sampled
 
 
 @given(STEPS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_its_bounds_hold_whatever_is_done(steps: list[Step]) -> None:
     async def run() -> None:
         clock = Clock()

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.client import Api, Document
@@ -27,7 +26,7 @@ async def new_user() -> AsyncIterator[MakeUser]:
     async with AsyncExitStack() as stack:
 
         def make(service: Service) -> Api:
-            document = Document(httpx2.get(f"{service.url}/openapi.json", timeout=30).json())
+            document = Document.of(service)
             client = Api(service.url, document)
             stack.push_async_callback(client.close)
             return client

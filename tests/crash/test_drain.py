@@ -43,7 +43,7 @@ async def test_a_running_stream_ends_while_new_turns_are_refused(
     api, other = new_user(own_service), new_user(own_service)
     conversation, elsewhere = await api.open(), await other.open()
     user, old = await other.said(elsewhere["id"], "Before", client_message_id="old")
-    model.tell(script=[{"chunks": 12, "chunk_delay": 0.15}])
+    model.tell(script=[{"chunks": 12, "is_held": True}], release=1)
     async with api.streaming("POST", f"{messages(conversation['id'])}/stream", body("A story")) as (_, events):
         seen = [await anext(events), await anext(events)]
         terminate(own_service)
@@ -55,6 +55,7 @@ async def test_a_running_stream_ends_while_new_turns_are_refused(
         # Everything else is still answered, repetitions of what was answered included.
         assert [message["id"] for message in await other.history(elsewhere["id"])][1:] == [user["id"], old["id"]]
         assert await other.said(elsewhere["id"], "Before", client_message_id="old") == (user, old)
+        model.tell(release=100)
         seen += [event async for event in events]
     assert seen[-1].event == "done"
     assert text_of(seen) == "word " * 12 == seen[-1].data["assistant_message"]["content"]

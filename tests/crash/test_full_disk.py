@@ -41,7 +41,7 @@ def service(tmp_path: Path, disk: SmallDisk, model: FakeModel) -> Iterator[Servi
 
 @pytest.fixture
 async def api(service: ServiceOnDisk) -> AsyncIterator[Api]:
-    client = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()))
+    client = Api(service.url, Document.of(service))
     yield client
     await client.close()
 

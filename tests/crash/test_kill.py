@@ -54,7 +54,7 @@ async def test_a_reply_in_the_middle_of_its_text(own_service: Service, new_user:
     own_service.start()
     api = new_user(own_service)
     conversation = await api.open()
-    model.tell(script=[{"pieces": ["Once", " upon", " a"], "stall_after": 3}, {"echo": True, "first_byte_delay": 1}])
+    model.tell(script=[{"pieces": ["Once", " upon", " a"], "stall_after": 3}, {"echo": True, "is_held": True}])
     start = await begin(api, conversation["id"], "A story")
     reply_id = start.data["assistant_message_id"]
 
@@ -68,6 +68,7 @@ async def test_a_reply_in_the_middle_of_its_text(own_service: Service, new_user:
     begun_anew = (await whole_history(api, conversation["id"]))[-1]
     assert (begun_anew["id"], begun_anew["status"], begun_anew["attempt"]) == (reply_id, "pending", 2)
     assert begun_anew["content"] == ""
+    model.tell(release=100)
     reply = await ended(api, conversation["id"], reply_id)
     assert (reply["status"], reply["content"], reply["attempt"]) == ("delivered", "You said: A story", 2)
 
@@ -116,7 +117,7 @@ async def test_a_delivered_text_stays_while_its_replacement_is_killed(
     api = new_user(own_service)
     conversation = await api.open()
     _, first = await api.said(conversation["id"], "Hello")
-    model.tell(script=[{"stall_after": 1}, {"pieces": ["Better"], "first_byte_delay": 1}])
+    model.tell(script=[{"stall_after": 1}, {"pieces": ["Better"], "is_held": True}])
     path = f"{messages(conversation['id'])}/{first['id']}/regenerate"
     asking = asyncio.create_task(api.post(path))
     await asked(model, 2)
@@ -126,6 +127,7 @@ async def test_a_delivered_text_stays_while_its_replacement_is_killed(
     own_service.start()
     (kept,) = [message for message in await api.history(conversation["id"]) if message["id"] == first["id"]]
     assert (kept["content"], kept["status"], kept["attempt"]) == (first["content"], "delivered", 1)
+    model.tell(release=100)
 
     async def replaced() -> bool:
         newest = (await api.history(conversation["id"]))[-1]

@@ -30,7 +30,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, model_process: FakeModel) 
 
 @pytest.fixture
 async def ann(running: Service, model: FakeModel) -> AsyncIterator[Api]:
-    client = Api(running.url, Document(httpx2.get(f"{running.url}/openapi.json").json()))
+    client = Api(running.url, Document.of(running))
     yield client
     await client.close()
 
@@ -98,7 +98,7 @@ async def test_a_start_makes_nothing_newer(tmp_path: Path, model: FakeModel) -> 
     with service:
         contents = look_at_contents(database(service))
         assert (contents.conversations, contents.newest, contents.newest_text) == (0, 0, "never")
-        ann = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()))
+        ann = Api(service.url, Document.of(service))
         await ann.said((await ann.open())["id"], "Hello")
         await ann.close()
         service.stop()

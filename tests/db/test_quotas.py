@@ -1,12 +1,15 @@
 """Holding back and counting, on both databases."""
 
 import asyncio
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from yral_chat.clients.language_model import ModelCall, Usage
-from yral_chat.core.clock import day_of, now
+from yral_chat.core import clock
+from yral_chat.core.clock import DAY, day_of, now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import QuotaExceeded
 from yral_chat.db.database import Database, UnitOfWork
@@ -17,8 +20,17 @@ from yral_chat.services.usage import RECORD_JOB, Bound, Prices, Quotas, Spent, l
 from yral_chat.services.usage.prices import PICODOLLARS
 from yral_chat.services.usage.recording import release_lost, user_day
 
-TODAY = day_of(now())
+NOON = 20_000 * DAY + DAY // 2
+TODAY = day_of(NOON)
 PERSONA = Subject("influencer", "bot", TODAY)
+
+
+@pytest.fixture(autouse=True)
+def at_noon() -> Iterator[None]:
+    """No day ends while they run."""
+    clock.use(lambda: NOON * 1_000)
+    yield
+    clock.use(time.time_ns)
 
 
 def quotas(**limits: Any) -> Quotas:

@@ -108,7 +108,7 @@ async def test_a_unit_whose_deadline_has_passed_does_not_run(database: Database,
 
 
 async def test_what_follows_in_a_request_that_has_stored_something_is_owed(database: Database) -> None:
-    with request_of(0.2):
+    with request_of(deadlines.ANSWER_SECONDS):
         await database.write(lambda _: None)
         assert deadlines.to_wait(30) == 0.0, "but it has no more time to wait for others"
         stuck = Stuck(database)

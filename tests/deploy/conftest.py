@@ -89,7 +89,7 @@ def front(
 
 @pytest.fixture(scope="module")
 def deployed_document(deployed: Service) -> Document:
-    return Document(httpx2.get(f"{deployed.url}/openapi.json").json())
+    return Document.of(deployed)
 
 
 @pytest.fixture

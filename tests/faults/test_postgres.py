@@ -71,7 +71,7 @@ def storing(
 
 @pytest.fixture(scope="module")
 def wire(storing: Service) -> Document:
-    return Document(httpx2.get(f"{storing.url}/openapi.json").json())
+    return Document.of(storing)
 
 
 @pytest.fixture

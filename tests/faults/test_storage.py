@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Iterator
 
-import httpx2
 import pytest
 
 from tests.client import Api, Document
@@ -52,7 +51,7 @@ def keeping(
 
 @pytest.fixture(scope="module")
 def wire(keeping: Service) -> Document:
-    return Document(httpx2.get(f"{keeping.url}/openapi.json").json())
+    return Document.of(keeping)
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ async def _run(service: Service, seconds: float, seed: int) -> Record:
             await stack.enter_async_context(person.alive())
         for _ in range(MOST_TURNS):
             await world.live(seconds)
-            if world.record.operations["talk"] > 1.5 * seconds:  # of which some are refused or cut
+            if world.record.operations["talk"] > 2 * seconds:  # of which some are refused or cut
                 break
         await world.rest()
         await world.listen_to_the_end()

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
-import httpx2
 import pytest
 
 from tests.client import Api, Document
@@ -18,7 +17,7 @@ async def user_of() -> AsyncIterator[MakeUser]:
     async with AsyncExitStack() as stack:
 
         def make(service: Service, user_id: str | None = None, headers: dict[str, str] | None = None) -> Api:
-            document = Document(httpx2.get(f"{service.url}/openapi.json").json())
+            document = Document.of(service)
             client = Api(service.url, document, user_id)
             client.http.headers.update(headers or {})
             stack.push_async_callback(client.close)

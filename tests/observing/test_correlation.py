@@ -101,8 +101,12 @@ async def test_a_send_its_model_and_its_jobs_bear_its_ids(
         check(request["headers"], "send", has_state=number == 0)
     process = connected.process
     for event in ("turn.accepted", "turn.started", "turn.first_token", "turn.finished", "request.finished"):
-        await until(there(lambda event=event: bool(lines_of(process, event))), what=event)  # type: ignore[misc]
-        [line] = [line for line in lines_of(process, event) if line["correlation_id"] == "request-send"]
+
+        def found(event: str = event) -> list[dict[str, object]]:
+            return [line for line in lines_of(process, event) if line["correlation_id"] == "request-send"]
+
+        await until(there(lambda found=found: bool(found())), what=event)  # type: ignore[misc]
+        [line] = found()
         assert line["trace_id"] == TRACE, event
     [end] = [line for line in lines_of(process, "turn.finished") if line["correlation_id"] == "request-send"]
     assert (end["outcome"], end["provider"], end["calls"], end["level"]) == ("completed", "gemini", 1, "INFO")

@@ -5,7 +5,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from sqlalchemy import func, select
 
@@ -50,7 +49,7 @@ def service(tmp_path: Path, clock: Clock, model: FakeModel) -> Iterator[Service]
 
 @pytest.fixture
 async def api(service: Service) -> AsyncIterator[Api]:
-    client = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()))
+    client = Api(service.url, Document.of(service))
     client.http.headers["Authorization"] = f"Bearer {token(client.user_id, ttl_seconds=10 * HOUR)}"
     yield client
     await client.close()
@@ -74,11 +73,12 @@ async def test_a_jump_in_the_middle_of_a_reply_changes_nothing(
 ) -> None:
     conversation = await api.open()
     await api.said(conversation["id"], "Before")
-    model.tell(script=[{"chunks": 60, "chunk_delay": 0.05}], default={"echo": True})
+    model.tell(script=[{"chunks": 60, "is_held": True}], default={"echo": True}, release=5)
     streaming = asyncio.create_task(api.stream(conversation["id"], "In between"))
     await until(lambda: _runs(service), what="the turn")
     clock.set(jump)
     await renewed(service, jump)
+    model.tell(release=100)
     events = await streaming
     assert [event.event for event in events if event.event != "token"] == ["start", "done"]
     assert events[-1].data["assistant_message"]["attempt"] == 1

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.client import Api, Document
@@ -33,7 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def document(service: Service) -> Document:
-    return Document(httpx2.get(f"{service.url}/openapi.json").json())
+    return Document.of(service)
 
 
 @pytest.mark.parametrize("piece", [b"X-Trailer: " + b"a" * 4083 + b"\r\n", b"a" * 4096])

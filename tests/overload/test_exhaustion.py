@@ -34,7 +34,7 @@ def service(tmp_path: Path, model: FakeModel) -> Iterator[Service]:
 
 @pytest.fixture
 async def api(service: Service) -> AsyncIterator[Api]:
-    client = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()))
+    client = Api(service.url, Document.of(service))
     yield client
     await client.close()
 
@@ -52,7 +52,7 @@ async def test_connections_stop_where_files_would_run_out(tmp_path: Path, model:
     service = Service(tmp_path, SLOW_CLIENT_SECONDS="60", **model.settings)
     service.command = ["prlimit", f"--nofile={OPEN_FILES}:{OPEN_FILES}", *service.command]
     with service:
-        api = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()))
+        api = Api(service.url, Document.of(service))
         conversation = await api.open()
         async with AsyncExitStack() as stack:
             wires = [await stack.enter_async_context(Wire(service.url)) for _ in range(2 * OPEN_FILES)]

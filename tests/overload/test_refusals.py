@@ -20,16 +20,18 @@ BEHIND = 'overload_refusals_total{reason="database_wait"}'
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, model_process: FakeModel) -> Iterator[Service]:
+def service(
+    tmp_path_factory: pytest.TempPathFactory, model_process: FakeModel, request: pytest.FixtureRequest
+) -> Iterator[Service]:
     folder: Path = tmp_path_factory.mktemp("behind")
-    settings = {"OVERLOAD_SECONDS": "0.3", "MAX_TURNS": "3", "MAX_REQUESTS_PER_USER": "4"}
+    settings = {"MAX_TURNS": "3", "MAX_REQUESTS_PER_USER": "4", **getattr(request, "param", {})}
     with Service(folder, **settings, **model_process.settings) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def document(service: Service) -> Document:
-    return Document(httpx2.get(f"{service.url}/openapi.json").json())
+    return Document.of(service)
 
 
 @contextmanager
@@ -55,6 +57,7 @@ async def behind(service: Service, api: Api, conversation_id: str) -> list["asyn
     return waiting
 
 
+@pytest.mark.parametrize("service", [{"OVERLOAD_SECONDS": "0.3"}], indirect=True, ids=[""])
 async def test_new_sends_are_refused_while_the_database_is_behind(service: Service, api: Api) -> None:
     conversation = await api.open()
     path = messages(conversation["id"])
@@ -130,7 +133,8 @@ async def test_the_flood_of_one_user_does_not_keep_the_others_out(
         base_url=service.url, headers=api.http.headers, limits=httpx2.Limits(max_connections=200), timeout=60
     ) as many:
         flood = [asyncio.create_task(many.get(messages(conversation["id"]))) for _ in range(100)]
-        await until(lambda: _in_progress(service, 90), what="the flood")
+        # On a busy machine the first ones have been refused when the last ones come.
+        await until(lambda: _in_progress(service, 50), what="the flood")
         for person, theirs in zip(people, opened, strict=True):
             assert (await person.get(messages(theirs["id"]))).status_code == 200
             await person.said(theirs["id"], "Hello")
@@ -165,7 +169,7 @@ async def _endless_upload(api: Api) -> None:
 async def test_a_send_whose_client_has_given_up_before_it_began_is_not_stored(tmp_path: Path, model: FakeModel) -> None:
     """Its deadline has travelled with it into the line of the database."""
     with Service(tmp_path, SEND_TIMEOUT_SECONDS="0.5", **model.settings) as service:
-        api = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()))
+        api = Api(service.url, Document.of(service))
         conversation = await api.open()
         with stalled(service):
             first = asyncio.create_task(api.send(conversation["id"], "First"))  # the writer waits for the lock with it

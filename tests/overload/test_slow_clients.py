@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.client import Api, Document, Json, messages, text_of
@@ -20,16 +19,19 @@ UPLOAD = {"Content_Type": "multipart/form-data; boundary=x"}
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, model_process: FakeModel) -> Iterator[Service]:
+def service(
+    tmp_path_factory: pytest.TempPathFactory, model_process: FakeModel, request: pytest.FixtureRequest
+) -> Iterator[Service]:
     folder: Path = tmp_path_factory.mktemp("slow")
     settings = {"SLOW_CLIENT_SECONDS": SLOW_SECONDS, "MAX_CONNECTIONS": "40", "STREAM_COALESCE_MS": "0"}
+    settings |= getattr(request, "param", {})
     with Service(folder, **settings, LOG_LEVEL="INFO", **model_process.settings) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def document(service: Service) -> Document:
-    return Document(httpx2.get(f"{service.url}/openapi.json").json())
+    return Document.of(service)
 
 
 async def lives(service: Service) -> bool:
@@ -202,6 +204,7 @@ async def test_some_requests_may_be_sent_ahead_and_thousands_may_not(service: Se
     assert await lives(service)
 
 
+@pytest.mark.parametrize("service", [{"SLOW_CLIENT_SECONDS": "60"}], indirect=True, ids=[""])
 async def test_one_connection_too_many_is_told_so(service: Service) -> None:
     async with AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(Wire(service.url)) for _ in range(40)]

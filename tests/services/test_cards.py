@@ -237,7 +237,7 @@ JSON = st.recursive(
 ANY_DATA = st.dictionaries(st.sampled_from([*DATA, "unknown"]), JSON, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ANY_DATA, st.dictionaries(st.sampled_from(["keys", "id", "enabled", "position", "content", "x"]), JSON))
 def test_whatever_comes_in_goes_out_tidy_and_comes_back_the_same(data: Json, entry: Json) -> None:
     book = {"entries": [entry, data], **{key: value for key, value in data.items() if key != "entries"}}
@@ -255,7 +255,7 @@ def test_whatever_comes_in_goes_out_tidy_and_comes_back_the_same(data: Json, ent
     assert card_from(stored(again), again) == exported
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=400) | st.binary(max_size=200).map(lambda body: PICTURE[:8] + body))
 def test_no_file_breaks_the_reader(file: bytes) -> None:
     for whole in (

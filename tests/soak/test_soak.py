@@ -10,6 +10,7 @@ import random
 import re
 import statistics
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -153,10 +154,10 @@ async def soaked(tmp_path: Path, model: FakeModel) -> AsyncIterator[Service]:
 async def test_a_long_day_leaves_nothing_behind(soaked: Service, model: FakeModel) -> None:
     model.tell(default={"chunks": 8, "chunk_delay": 0.01}, kinds={"structured": {"pieces": ['{"facts": []}']}})
     done: Counter[str] = Counter()
-    document = Document(httpx2.get(f"{soaked.url}/openapi.json").json())
+    document = Document.of(soaked)
     apis = [Api(soaked.url, document) for _ in range(PEOPLE)]
     log = Path(f"{soaked.folder}/data/yral_chat.db-wal")
-    samples: list[Sample] = []
+    samples: list[tuple[float, Sample]] = []
     async with httpx2.AsyncClient(base_url=soaked.url, verify=PLAIN) as operator:
 
         async def sample() -> Sample:
@@ -164,7 +165,7 @@ async def test_a_long_day_leaves_nothing_behind(soaked: Service, model: FakeMode
 
         async def watch() -> None:
             while True:
-                samples.append(await sample())
+                samples.append((time.monotonic() / 60, await sample()))
                 await asyncio.sleep(SAMPLE_SECONDS)
 
         before = await sample()
@@ -193,9 +194,9 @@ async def test_a_long_day_leaves_nothing_behind(soaked: Service, model: FakeMode
     check(samples[round(len(samples) * WARM_UP) :])
 
 
-def check(samples: list[Sample]) -> None:
-    """Raises AssertionError when one of the series rises too fast."""
-    minutes = [number * SAMPLE_SECONDS / 60 for number in range(len(samples))]
+def check(timed: list[tuple[float, Sample]]) -> None:
+    """Raises AssertionError when one of the series, each with its time in minutes, rises too fast."""
+    minutes, samples = zip(*timed, strict=True)
     for name in Sample.__struct_fields__:
         series = [getattr(sample, name) for sample in samples]
         slope = statistics.linear_regression(minutes, series).slope

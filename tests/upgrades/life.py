@@ -6,8 +6,6 @@ Ada, Bert and Cleo leave nothing unfinished. Zoe does: her service is killed in 
 from contextlib import suppress
 from typing import Any
 
-import httpx2
-
 from tests.api import people
 from tests.api.creating import created
 from tests.client import Api, Document, messages
@@ -37,7 +35,7 @@ class Town:
     def __init__(self, service: Service, model: FakeModel) -> None:
         self.service = service
         self.model = model
-        self.document = Document(httpx2.get(f"{service.url}/openapi.json").json())
+        self.document = Document.of(service)
         self.ada, self.bert, self.cleo, self.zoe = (self.person(name) for name in (*AT_REST, "zoe"))
 
     def person(self, name: str) -> Api:

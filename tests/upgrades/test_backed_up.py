@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.backups.targets import Machine, replicated
@@ -29,7 +28,7 @@ def machines(tmp_path: Path) -> tuple[Machine, Machine]:
 
 
 async def seen_on(machine: Machine) -> dict[str, object]:
-    document = Document(httpx2.get(f"{machine.service.url}/openapi.json").json())
+    document = Document.of(machine.service)
     found: dict[str, object] = {}
     for name in AT_REST:
         looking = Looking(machine.service.url, document, name)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-import httpx2
 import pytest
 from sqlalchemy import update
 
@@ -156,7 +155,7 @@ async def test_an_erased_account_does_not_survive_in_a_copy(
     left_by(LAST)
     mark = DIFFICULT.splitlines()[0].encode()
     with Service(tmp_path, **model.settings, **SETTINGS) as service:
-        ada = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()), "ada")
+        ada = Api(service.url, Document.of(service), "ada")
         erased = await ada.http.request("DELETE", "/api/v1/users/me", params={"confirm": "ada"})
         assert erased.status_code == 200, erased.text
         await ada.close()

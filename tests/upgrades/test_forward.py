@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import httpx2
 import orjson
 import pytest
 from sqlalchemy import func, select
@@ -35,7 +34,7 @@ class Upgraded:
         self.service = service
         self.webhook = webhook
         self.seen: Json = plain(orjson.loads(gzip.decompress((DATA / revision / "seen.json.gz").read_bytes())))
-        document = Document(httpx2.get(f"{service.url}/openapi.json").json())
+        document = Document.of(service)
         self.looking = {name: Looking(service.url, document, name) for name in PEOPLE}
 
     def person(self, name: str) -> Api:

@@ -14,7 +14,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import httpx2
 import orjson
 import pytest
 
@@ -74,7 +73,7 @@ def earlier(tmp_path: Path, dialect: str, empty_url: str, model: FakeModel) -> O
 
 
 async def saw(service: Service, name: str = "ada") -> Json:
-    looking = Looking(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()), name)
+    looking = Looking(service.url, Document.of(service), name)
     try:
         return await looking.look()
     finally:
@@ -87,7 +86,7 @@ def seen_before(name: str = "ada") -> Json:
 
 
 async def wrote(service: Service, text: str) -> None:
-    api = Api(service.url, Document(httpx2.get(f"{service.url}/openapi.json").json()), "ada")
+    api = Api(service.url, Document.of(service), "ada")
     try:
         await api.said((await api.open())["id"], text)
     finally:

@@ -102,7 +102,7 @@ def test_a_reply_that_goes_on_is_followed_as_soon_as_one_may(chat: Page, visitor
         error = {"error": "rate_limit_exceeded", "message": "Slow down.", "details": {"limit_type": "per_minute"}}
         route.fulfill(status=429, headers={"Retry-After": "1"}, json=error)
 
-    model.tell(default={"pieces": WORDS, "chunk_delay": 0.05})
+    model.tell(default={"pieces": WORDS, "chunk_delay": 0.1})
     visitor.begin(conversation_of(chat), "Go on")
     chat.route("**/messages/*/stream", refuse_once)
     chat.reload()

@@ -39,6 +39,8 @@ from yral_chat.core.tracing import Span, trace_headers
 # the chain needs its part of that.
 SILENCE_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
+# For the end of a body after its last event; a new connection costs less than to wait longer.
+END_SECONDS = 0.1
 # Streams are long-lived and mostly idle, so the pool is as large as the streams one process may hold.
 MAX_CONNECTIONS = 1024
 MAX_ERROR_BYTES = 64 * 1024
@@ -291,7 +293,7 @@ def typed_failures(*, is_our_haste: bool) -> Iterator[None]:
 async def _read_to_end(content: aiohttp.StreamReader) -> None:
     """Lets the connection be used again; a server that keeps it open without a word is not waited for."""
     with suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(0.1):
+        async with asyncio.timeout(END_SECONDS):
             while await content.readany():
                 pass
 

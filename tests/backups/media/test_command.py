@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.backups.media.deployment import (
@@ -172,7 +171,7 @@ async def test_a_full_disk_is_named_and_leaves_what_is_whole(tmp_path: Path) -> 
 async def test_beside_a_running_service(tmp_path: Path, model: FakeModel) -> None:
     """What people upload is copied while it serves; whoever erases the account is gone at the next run."""
     with Service(tmp_path, **model.settings) as service:
-        document = Document(httpx2.get(f"{service.url}/openapi.json").json())
+        document = Document.of(service)
         ada, bob = Api(service.url, document), Api(service.url, document)
         picture, speech = await uploaded(ada, "image"), await uploaded(bob, "audio")
         copy = CopyFolder(tmp_path / "copy")

@@ -54,7 +54,7 @@ RECORDING_HEADS = [b"ID3\x04\0\0", *(data[:length] for data in RECORDINGS for le
 
 
 def try_out(take: Taker, strategy: st.SearchStrategy[bytes], examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def run(data: bytes) -> None:
         with contextlib.suppress(UnsupportedMedia, PayloadTooLarge):

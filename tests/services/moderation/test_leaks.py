@@ -75,7 +75,7 @@ def texts_and_cuts(draw: st.DrawFn) -> tuple[str, list[str]]:
     return text, [piece for piece in pieces if piece]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cut=texts_and_cuts(), is_patient=st.booleans())
 def test_cuts_change_nothing(cut: tuple[str, list[str]], is_patient: bool) -> None:
     text, pieces = cut
