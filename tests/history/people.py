@@ -44,6 +44,8 @@ class Server(Protocol):
     @property
     def url(self) -> str: ...
 
+    def output(self) -> list[str]: ...
+
 
 class Answer:
     """One JSON answer."""
@@ -151,7 +153,8 @@ class Person:
 
     def _check(self, answer: Answer, what: str) -> None:
         self.record.answers[f"{answer.status} {answer.error}".strip()] += 1
-        self.record.require(answer.status != 500, "an internal error", request=what, answer=answer.body)
+        log = self.server.output()[-40:] if answer.status == 500 else []
+        self.record.require(answer.status != 500, "an internal error", request=what, answer=answer.body, log=log)
 
     def patience(self, is_patient: bool = False) -> "asyncio.Timeout":
         """Now and then somebody leaves in the middle."""

@@ -43,18 +43,21 @@ class Statement:
     def on(self, dialect: str) -> tuple[str, dict[str, Any]]:
         """(text, the values of its constants) for this database."""
         found = self._compiled.get(dialect)
-        if found is None:
-            source = self._source if isinstance(self._source, Executable) else self._source[dialect]
-            compiled: SQLCompiler = source.compile(  # type: ignore[attr-defined]
-                dialect=_DIALECTS[dialect],
-                column_keys=self._columns,
-            )
-            wanted = {name for bind, name in compiled.bind_names.items() if bind.required}
-            constants = dict(compiled.construct_params(dict.fromkeys(wanted)))
-            for name in wanted:
-                del constants[name]
-            found = self._compiled[dialect] = (str(compiled), constants)
+        if found is None:  # by two threads at once, perhaps: each finds nothing or all of it
+            found = self._compiled[dialect] = self._compile(dialect)
         return found
+
+    def _compile(self, dialect: str) -> tuple[str, dict[str, Any]]:
+        source = self._source if isinstance(self._source, Executable) else self._source[dialect]
+        compiled: SQLCompiler = source.compile(  # type: ignore[attr-defined]
+            dialect=_DIALECTS[dialect],
+            column_keys=self._columns,
+        )
+        wanted = {name for bind, name in compiled.bind_names.items() if bind.required}
+        constants = dict(compiled.construct_params(dict.fromkeys(wanted)))
+        for name in wanted:
+            del constants[name]
+        return str(compiled), constants
 
 
 class PageStatement(Statement):
@@ -68,15 +71,13 @@ class PageStatement(Statement):
 
     __slots__ = ()
 
-    def on(self, dialect: str) -> tuple[str, dict[str, Any]]:
-        is_new = dialect not in self._compiled
-        text, constants = super().on(dialect)
-        if is_new and dialect == "sqlite":
+    def _compile(self, dialect: str) -> tuple[str, dict[str, Any]]:
+        text, constants = super()._compile(dialect)
+        if dialect == "sqlite":
             assert isinstance(self._source, Select)  # noqa: S101 - whoever declares one says SELECT
             names = ", ".join(f"c{number}" for number in range(len(self._source.selected_columns)))
             rows = f"SELECT json_group_array(json_array({names})) FROM page"  # noqa: S608 - numbers that we counted
             text = f"WITH page({names}) AS ({text}) {rows}"
-            self._compiled[dialect] = (text, constants)
         return text, constants
 
 
