@@ -82,11 +82,15 @@ class Machine:
             return None
         return path.stat().st_ino, "" if is_served(path) else hash_of(path)
 
-    def lose(self) -> None:
-        """Everything on it is gone, at once: its Litestream sends nothing any more, either."""
+    def cut_power(self) -> None:
+        """Nothing is finished: its Litestream neither sends what is left nor moves the log into the file."""
         for litestream in litestreams_of(self):
             litestream.kill()
         self.service.kill()
+
+    def lose(self) -> None:
+        """Everything on it is gone, at once."""
+        self.cut_power()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def client(self, user_id: str) -> httpx2.Client:

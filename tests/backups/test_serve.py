@@ -217,7 +217,7 @@ async def test_no_backup_is_begun_where_a_log_has_lost_its_database(
 ) -> None:
     machine.start()
     Person(machine).say(machine, *TEXTS)
-    machine.service.kill()
+    machine.cut_power()
     database, log = machine.data / "yral_chat.db", machine.data / "yral_chat.db-wal"
     database.write_bytes(b"") if is_there else database.unlink()
     before = log.read_bytes()
