@@ -12,6 +12,7 @@ from tests.api.conftest import StartService
 from tests.api.expecting import refused
 from tests.api.sockets import describe, inbox_of, names
 from tests.client import PLAIN, Api, Document, Json
+from tests.locks import locks_on
 from tests.programs import PrivatePostgres
 from tests.service import Service
 from tests.services.restores.world import copy_rows
@@ -101,6 +102,20 @@ async def test_an_event_before_the_restore_is_not_replayed_over_it(
     async with inbox_of(ann, frames, since=1) as inbox:
         assert names([await inbox.take()]) == ["resync"]
         assert await inbox.settle() == []
+
+
+def test_the_served_database_is_no_copy(guarded: Service, operator: httpx2.Client) -> None:
+    path = guarded.folder / "data" / "yral_chat.db"
+    if not path.exists():
+        return  # it is on a server, and has no file
+    another = path.with_name("another-name.db")
+    another.hardlink_to(path)
+    for name in (path.name, another.name):
+        response = operator.post(RESTORES, json={"file": name, "user_id": "ann"})
+        assert response.status_code == 422
+        assert "no copy of it" in response.text
+    another.unlink()
+    assert locks_on(path, guarded.pid), "whoever has looked into it has taken SQLite's lock away"
 
 
 @pytest.mark.parametrize(

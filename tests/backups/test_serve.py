@@ -30,6 +30,7 @@ from tests.backups.targets import (
     replicated,
 )
 from tests.crash.disk import ServiceOnDisk, SmallDisk, can_mount
+from tests.locks import locks_on
 from tests.object_stores import Rclone
 from tests.programs import require
 from tests.service import START_SECONDS, Process
@@ -112,6 +113,15 @@ async def test_a_restart_goes_on_where_it_was(
     again = new_machine(folder_target)
     again.start()
     assert person.history(again) == person.said
+
+
+async def test_sqlites_lock_on_the_file_stays(machine: Machine) -> None:
+    """Without it other programs take the database for theirs, and delete its log; to close any handle drops it."""
+    path = machine.data / "yral_chat.db"
+    for options in ((), ("--new",), ()):  # where a generation begins, and where one goes on
+        machine.start(*options)
+        assert locks_on(path, machine.service.pid)
+        assert machine.service.stop() == 0
 
 
 @pytest.mark.long

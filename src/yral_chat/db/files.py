@@ -87,7 +87,11 @@ def is_log_alone(path: Path) -> bool:
 
 
 def check_file(path: Path) -> None:
-    """Looks at the file without opening it as a database. Raises DatabaseUnusable; changes nothing."""
+    """Looks at the file without opening it as a database. Raises DatabaseUnusable; changes nothing.
+
+    Not for one that this process has open: to close any handle of a file drops all of the process's locks on it
+    (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+    """
     check_log(path)
     if not path.exists():
         return

@@ -88,8 +88,10 @@ def _look_into(found: Inspection, path: Path, options: str) -> Inspection:
 
 
 def find_installation(path: Path) -> str | None:
-    """The name of the SQLite database at `path`, which nobody else may have open: None without one, or with an empty
-    one; the empty text for one without a name, which is ours of an earlier version or not ours at all.
+    """The name of the SQLite database at `path`, which nobody may have open, this process either.
+
+    None without one, or with an empty one; the empty text for one without a name, which is ours of an earlier version
+    or not ours at all.
 
     Leaves the write-ahead log as it is: Litestream goes on in it. The last connection to close would write it into the
     database, if it could write. Raises DatabaseUnusable.

@@ -5,6 +5,7 @@ Without SQLAlchemy, see files.py.
 For a process of its own, in which nobody else opens that file: to close any handle of it would take away the locks.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ class Pinned:
             raise DatabaseDamaged(self._path, damage)
 
     def interrupt(self) -> None:
-        """From another thread: whoever sums gives up."""
-        self._driver.interrupt()
+        """From another thread: whoever sums gives up. Does nothing once it is closed."""
+        with suppress(self._driver.ProgrammingError):
+            self._driver.interrupt()
 
     def close(self) -> None:
         self._driver.close()

@@ -78,8 +78,9 @@ class MediaRepository:
         row = {name: getattr(media, name) for name in media.__struct_fields__}
         self._executor.run(_ADD, row | {"is_stored": False, "is_used": False})
 
-    def set_stored(self, key: str) -> None:
-        self._executor.run(_SET_STORED, {"file": key})
+    def set_stored(self, key: str) -> bool:
+        """False: its row has gone meanwhile, with its owner."""
+        return self._executor.run(_SET_STORED, {"file": key}) > 0
 
     def set_used(self, key: str) -> None:
         """Keeps a file that no message shows from being cleaned away."""

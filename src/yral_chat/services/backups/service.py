@@ -140,8 +140,8 @@ class BackupService:
             raise BackupUnusable(self.lost_to)
         try:
             if self._reason is not None:
-                database_id = await asyncio.to_thread(find_installation, self._path)
-                assert database_id  # noqa: S101 - its tables are there
+                # Not from its file: to close that would take SQLite's locks on it away from this whole process.
+                database_id = await self._database.read(lambda uow: uow.installation.get_id())
                 generation = await self._catalogue.begin(database_id, self._reason)
                 log.info("backup.generation_begun", reason=self._reason, generation=generation.id)
                 state = LocalState(self._store.target.name, database_id, generation.id, owner=self._owner)

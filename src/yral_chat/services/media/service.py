@@ -201,9 +201,19 @@ class MediaService:
         """The row comes first: a file without one would never be found again."""
         await self._database.write(lambda uow: uow.media.add(media))
         if copy is not None:
-            await self._storage.put_file(copy_key(media.key), copy, "image/jpeg")
-        await self._storage.put_file(media.key, path, media.mime_type)
-        await self._database.write(lambda uow: uow.media.set_stored(media.key))
+            await self._put(copy_key(media.key), copy, "image/jpeg")
+        await self._put(media.key, path, media.mime_type)
+        if not await self._database.write(lambda uow: uow.media.set_stored(media.key)):
+            # The owner's account was erased meanwhile, and what was to delete this has found nothing yet.
+            await self._storage.delete([media.key, copy_key(media.key)])
+            raise StorageUnavailable(details={"service": "storage"})
+
+    async def _put(self, key: str, path: Path, mime_type: str) -> None:
+        work = asyncio.create_task(self._storage.put_file(key, path, mime_type))
+        try:
+            await asyncio.shield(work)
+        finally:
+            await asyncio.wait([work])  # a thread goes on when its turn is stopped: nothing comes after that
 
     async def _copy_of(self, data: bytes) -> bytes:
         path = await asyncio.to_thread(self._write_incoming, data)

@@ -7,6 +7,7 @@ has at most six decimals is then a whole number for one token, and nothing is ev
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from importlib.resources import files
 from pathlib import Path
@@ -56,13 +57,15 @@ class Prices:
     def find(self, provider: str, model: str) -> Price | None:
         """The price of exactly this model, else of the one of which it is a dated version. None is told once."""
         key = (provider, model)
-        if key not in self._found:
-            if len(self._found) > 1000:  # a vendor that makes up a name each time must not fill it
-                self._found.clear()
-            self._found[key] = self._look_up(provider, model)
-            if self._found[key] is None and provider != "unknown":
-                logger.warning("prices.unknown_model", provider=provider, model=model, counted_as="0")
-        return self._found[key]
+        # The event loop and database threads ask: what one has just seen in it, another may have cleared.
+        with suppress(KeyError):
+            return self._found[key]
+        if len(self._found) > 1000:  # a vendor that makes up a name each time must not fill it
+            self._found.clear()
+        found = self._found[key] = self._look_up(provider, model)
+        if found is None and provider != "unknown":
+            logger.warning("prices.unknown_model", provider=provider, model=model, counted_as="0")
+        return found
 
     def _look_up(self, provider: str, model: str) -> Price | None:
         for end in range(len(model), 0, -1):
