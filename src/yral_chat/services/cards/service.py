@@ -52,7 +52,7 @@ class CardService:
         card = await asyncio.to_thread(read_card, data)
         persona = await self._persona_of(card, persona_id, name)
         self._characters.check_id(caller, persona.id)
-        is_known = await self._characters.check_free(caller.user_id, persona)
+        persona, is_known = await self._characters.settle(caller.user_id, persona)
         if is_preview:
             return persona
         if is_png(data) and not is_known:
@@ -67,8 +67,7 @@ class CardService:
             except Conflict as conflict:
                 if conflict.details.get("field") != "name":
                     raise
-            name = await self._characters.find_free_name(persona.display_name)
-            persona = msgspec.structs.replace(persona, name=name)
+            persona, _ = await self._characters.settle(caller.user_id, msgspec.structs.replace(persona, name=""))
         return await self._characters.create(caller, persona)
 
     async def export(self, user_id: str, influencer_id: str, format_: CardFormat, spec: CardSpec) -> CardFile:
@@ -89,7 +88,7 @@ class CardService:
         fields: dict[str, Any] = msgspec.structs.asdict(texts)
         return NewPersona(
             id=persona_id or new_id(),
-            name=name or await self._characters.find_free_name(texts.display_name),
+            name=name or "",
             source="imported-card",
             card=(await asyncio.to_thread(to_json, card)).decode(),
             **fields,

@@ -119,12 +119,9 @@ class CharacterService:
         if self._settings.influencer_require_ownership_claim and persona_id not in caller.ai_account_ids:
             raise Forbidden("Your token does not name this bot as yours")
 
-    async def find_free_name(self, wanted: str) -> str:
-        return await self._database.read(free_name, wanted)
-
-    async def check_free(self, user_id: str, persona: NewPersona) -> bool:
-        """Whether the same owner has made it already. Raises Conflict."""
-        return await self._database.read(find_existing, user_id, persona) is not None
+    async def settle(self, user_id: str, persona: NewPersona) -> tuple[NewPersona, bool]:
+        """With a free name where it has none, and whether the same owner has made it already. Raises Conflict."""
+        return await self._database.read(_settle, user_id, persona)
 
     async def write_video_prompt(
         self, user_id: str, influencer_id: str, scene: str, reference: str | None
@@ -174,6 +171,13 @@ class CharacterService:
         stored = uow.influencers.find(persona.id)
         assert stored is not None  # noqa: S101 - just added
         return stored, True
+
+
+def _settle(uow: UnitOfWork, user_id: str, persona: NewPersona) -> tuple[NewPersona, bool]:
+    # In one moment: between two of them somebody may take the name that was found, and nobody has asked for it.
+    if not persona.name:
+        persona = msgspec.structs.replace(persona, name=free_name(uow, persona.display_name))
+    return persona, find_existing(uow, user_id, persona) is not None
 
 
 def find_existing(uow: UnitOfWork, user_id: str, persona: NewPersona) -> StoredInfluencer | None:
