@@ -111,6 +111,14 @@ def litestream_of(machine: Machine) -> psutil.Process:
     return process
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it does nothing any more, its parent knowing that or not."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 async def give_to_another(target: Target) -> None:
     """Another service holds the lease. Whoever held it may just have looked and write over it: to be done again, then,
     until it has noticed.

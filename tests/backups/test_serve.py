@@ -22,6 +22,7 @@ from tests.backups.targets import (
     Person,
     bucket,
     give_to_another,
+    has_ended,
     health,
     keys,
     litestream_of,
@@ -132,7 +133,7 @@ async def test_litestream_is_watched_and_started_again(machine: Machine) -> None
     server, litestream = psutil.Process(machine.service.pid), litestream_of(machine)
     server.suspend()  # or the next one might run before anybody has looked
     litestream.kill()
-    await until(there(lambda: litestream.status() == psutil.STATUS_ZOMBIE), what="its end")
+    await until(there(lambda: has_ended(litestream)), what="its end")
     with lock_to_inherit(machine.data):  # for which the next one waits
         server.resume()
         await until(there(lambda: health(machine)["error"] == "Litestream does not run"), what="somebody to notice")
@@ -165,7 +166,7 @@ async def test_a_start_waits_for_what_a_killed_one_has_left(machine: Machine, fo
     assert "backup.start" not in machine.service.process.output
     left.resume()
     await starting
-    assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+    assert has_ended(left)
     assert litestream_of(machine).pid != left.pid
     assert person.history(machine) == TEXTS
 
@@ -177,7 +178,7 @@ async def test_what_a_killed_one_has_left_and_does_not_end_is_ended(machine: Mac
     left.suspend()
     machine.service.kill()
     await asyncio.to_thread(machine.start)
-    assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+    assert has_ended(left)
 
 
 @pytest.mark.long
