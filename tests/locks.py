@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
+needs_proc_locks = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="locks are asked of Linux")
+
 
 def locks_on(path: Path, pid: int) -> list[str]:
     """The lines of /proc/locks about POSIX locks of this process on this file: SQLite has one on a database that is

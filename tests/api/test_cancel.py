@@ -10,8 +10,8 @@ from tests.rows import add_influencer
 from tests.service import FakeModel, Service
 from tests.waiting import until
 
-# Less than anything that it could wait for by mistake: the end of the turn or of a sender's patience.
-AT_ONCE = 10.0
+# Everything that may stand between the two things that a test does one after the other is much less.
+AT_ONCE = 1.0
 
 
 def path_of(reply: Json) -> str:

@@ -207,8 +207,7 @@ async def test_a_waiting_turn_keeps_the_newest_question_as_last_message(
         return len(await api.history(opened["id"], include="unfinished")) == 5
 
     await until(waits, what="the second message")
-    model.tell(release=1)  # until the first one has ended: what is too much begins the second one, and does not end it
-    while not first.done():
+    while not first.done():  # what is too much begins the second one, and does not end it
         model.tell(release=1)
         await asyncio.wait([first], timeout=0.05)
     assert (await get(api, opened))["last_message"]["content"] == "Two", "the reply to One is older than it"

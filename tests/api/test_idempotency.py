@@ -303,7 +303,7 @@ async def test_a_repetition_in_the_moment_of_failure_is_in_charge_of_the_next_at
                 sends.append(asyncio.create_task(api.send(conversation["id"], "Try", client_message_id="k")))
             await api.get("/health/live")
         _, reply = await rows_of(api, conversation["id"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(1.5):
             path = f"{messages(conversation['id'])}/{reply['id']}/stream"
             async with api.streaming("GET", path) as (response, events):
                 assert response.status_code == 200

@@ -103,7 +103,7 @@ async def test_a_socket_closes_when_its_token_expires(api: Api) -> None:
     expires_at = int(time.time()) + 2
     where = address(api.url, api.user_id, token=token(api.user_id, exp=expires_at))
     assert await closing_at(where) == (4001, "Token has expired")
-    assert expires_at - 0.1 <= time.time() < expires_at + 20, "at exp, without the leeway of half a minute"
+    assert expires_at - 0.1 <= time.time() < expires_at + 2, "at exp, without the leeway"
 
 
 async def test_an_eleventh_socket_replaces_the_oldest(api: Api, frames: Frames) -> None:

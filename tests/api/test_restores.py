@@ -12,7 +12,7 @@ from tests.api.conftest import StartService
 from tests.api.expecting import refused
 from tests.api.sockets import describe, inbox_of, names
 from tests.client import PLAIN, Api, Document, Json
-from tests.locks import locks_on
+from tests.locks import locks_on, needs_proc_locks
 from tests.programs import PrivatePostgres
 from tests.service import Service
 from tests.services.restores.world import copy_rows
@@ -104,6 +104,7 @@ async def test_an_event_before_the_restore_is_not_replayed_over_it(
         assert await inbox.settle() == []
 
 
+@needs_proc_locks
 def test_the_served_database_is_no_copy(guarded: Service, operator: httpx2.Client) -> None:
     path = guarded.folder / "data" / "yral_chat.db"
     if not path.exists():

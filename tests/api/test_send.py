@@ -181,7 +181,7 @@ async def test_the_first_token_is_timed_from_the_start_of_the_turn(
     before = await summed()
     model.tell(script=[{"status": 503, "first_byte_delay": 0.5}, {"echo": True}])
     await api.said(conversation["id"], "Hi")
-    assert 0.5 <= await summed() - before < 60, "whoever waits does not care how many calls it took"
+    assert 0.5 <= await summed() - before < 5, "whoever waits does not care how many calls it took"
 
 
 async def test_a_failure_before_the_first_token_is_retried_inside_the_turn(

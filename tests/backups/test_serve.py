@@ -31,7 +31,7 @@ from tests.backups.targets import (
     replicated,
 )
 from tests.crash.disk import ServiceOnDisk, SmallDisk, can_mount
-from tests.locks import locks_on
+from tests.locks import locks_on, needs_proc_locks
 from tests.object_stores import Rclone
 from tests.programs import require
 from tests.service import START_SECONDS, Process
@@ -116,6 +116,7 @@ async def test_a_restart_goes_on_where_it_was(
     assert person.history(again) == person.said
 
 
+@needs_proc_locks
 async def test_sqlites_lock_on_the_file_stays(machine: Machine) -> None:
     """Without it other programs take the database for theirs, and delete its log; to close any handle drops it."""
     path = machine.data / "yral_chat.db"

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import sys
+import threading
 import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -58,6 +59,26 @@ async def test_a_file_whose_owner_is_erased_while_it_is_stored_does_not_stay(
     with pytest.raises(StorageUnavailable):
         await media.keep_picture("somebody", picture())
     assert stored(tmp_path) == []
+
+
+async def test_nothing_is_left_of_a_picture_whose_turn_is_stopped_while_it_is_written(
+    media: MediaService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes, begun, may_go_on = Path.write_bytes, threading.Event(), threading.Event()
+
+    def slowly(path: Path, data: bytes) -> int:
+        begun.set()
+        may_go_on.wait(30)
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", slowly)
+    keeping = asyncio.create_task(media.keep_picture("somebody", picture()))
+    await asyncio.to_thread(begun.wait, 30)
+    keeping.cancel()
+    asyncio.get_running_loop().call_later(0.1, may_go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    assert list(media.incoming.iterdir()) == []
 
 
 async def test_nothing_is_stored_any_more_once_a_turn_was_stopped(

@@ -3,9 +3,10 @@
 import asyncio
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from typing_extensions import TypedDict
 
@@ -26,6 +27,8 @@ from yral_chat.services.overload import Admission
 
 if TYPE_CHECKING:
     from yral_chat.services.media.images import ImageFacts
+
+T = TypeVar("T")
 
 REMOVE_JOB = "media.remove"
 
@@ -104,19 +107,13 @@ class MediaService:
 
     async def keep_picture(self, owner_id: str, data: bytes) -> str:
         """Keeps a picture that was made for `owner_id`; returns its key. Raises as for an upload."""
-        path = await asyncio.to_thread(self._write_incoming, data)
-        try:
+        async with self._written(data) as path:
             return (await self._keep_image(owner_id, path)).key
-        finally:
-            path.unlink(missing_ok=True)
 
     async def keep_avatar(self, owner_id: str, data: bytes) -> str:
         """Keeps a picture for everybody to see; returns its permanent address. Raises as for an upload."""
-        path = await asyncio.to_thread(self._write_incoming, data)
-        try:
+        async with self._written(data) as path:
             media = await self._keep_image(owner_id, path, folder=PUBLIC)
-        finally:
-            path.unlink(missing_ok=True)
         # Nobody says when an avatar is used: it goes with its owner, and not before.
         await self._database.write(lambda uow: uow.media.set_used(media.key))
         return self._storage.public_url(media.key.removeprefix(f"{PUBLIC}/"))
@@ -201,29 +198,22 @@ class MediaService:
         """The row comes first: a file without one would never be found again."""
         await self._database.write(lambda uow: uow.media.add(media))
         if copy is not None:
-            await self._put(copy_key(media.key), copy, "image/jpeg")
-        await self._put(media.key, path, media.mime_type)
+            await _to_its_end(self._storage.put_file(copy_key(media.key), copy, "image/jpeg"))
+        await _to_its_end(self._storage.put_file(media.key, path, media.mime_type))
         if not await self._database.write(lambda uow: uow.media.set_stored(media.key)):
             # The owner's account was erased meanwhile, and what was to delete this has found nothing yet.
             await self._storage.delete([media.key, copy_key(media.key)])
             raise StorageUnavailable(details={"service": "storage"})
 
-    async def _put(self, key: str, path: Path, mime_type: str) -> None:
-        work = asyncio.create_task(self._storage.put_file(key, path, mime_type))
-        try:
-            await asyncio.shield(work)
-        finally:
-            await asyncio.wait([work])  # a thread goes on when its turn is stopped: nothing comes after that
-
     async def _copy_of(self, data: bytes) -> bytes:
-        path = await asyncio.to_thread(self._write_incoming, data)
-        clean, copy = path.with_name(f"{path.name}.clean"), path.with_name(f"{path.name}.copy")
-        try:
-            await self._clean(path, clean, copy)
-            return await asyncio.to_thread(copy.read_bytes)
-        finally:
-            for leftover in (path, clean, copy):
-                leftover.unlink(missing_ok=True)
+        async with self._written(data) as path:
+            clean, copy = path.with_name(f"{path.name}.clean"), path.with_name(f"{path.name}.copy")
+            try:
+                await self._clean(path, clean, copy)
+                return await asyncio.to_thread(copy.read_bytes)
+            finally:
+                clean.unlink(missing_ok=True)
+                copy.unlink(missing_ok=True)
 
     async def _clean(self, path: Path, clean: Path, copy: Path) -> "ImageFacts":
         from yral_chat.services.media.images import clean_image  # Pillow is a tenth of a second of a start
@@ -232,32 +222,45 @@ class MediaService:
         self._undecoded += 1
         try:
             async with self._decoder:
-                work = asyncio.create_task(asyncio.to_thread(clean_image, path, clean, copy, max_pixels=max_pixels))
-                try:
-                    return await asyncio.shield(work)
-                finally:
-                    await asyncio.wait([work])  # a thread goes on when its turn is stopped, and must be the only one
+                return await _to_its_end(asyncio.to_thread(clean_image, path, clean, copy, max_pixels=max_pixels))
         finally:
             self._undecoded -= 1
 
     def _mime_type_of_audio(self, data: bytes) -> str:
         from yral_chat.services.media.audio import measure_audio
 
-        path = self._write_incoming(data)
+        path = self.incoming / new_id()
         try:
+            self._write(path, data)
             return measure_audio(path).mime_type
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
-    def _write_incoming(self, data: bytes) -> Path:
+    @asynccontextmanager
+    async def _written(self, data: bytes) -> AsyncIterator[Path]:
+        """`data` as a file, as long as the block lasts."""
         path = self.incoming / new_id()
+        try:
+            await _to_its_end(asyncio.to_thread(self._write, path, data))
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, data: bytes) -> None:
         try:
             self.incoming.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         except OSError as error:
-            path.unlink(missing_ok=True)
             raise StorageUnavailable(details={"service": "storage"}) from error
-        return path
+
+
+async def _to_its_end(doing: Coroutine[Any, Any, T]) -> T:
+    """Waits for it also when its turn is stopped: a thread goes on then, and nothing may come behind that."""
+    work = asyncio.create_task(doing)
+    try:
+        return await asyncio.shield(work)
+    finally:
+        await asyncio.wait([work])
 
 
 def _size(path: Path) -> int:
