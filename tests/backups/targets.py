@@ -112,9 +112,9 @@ def litestream_of(machine: Machine) -> psutil.Process:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether it does nothing any more, its parent knowing that or not."""
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    """Whether it does nothing any more and has nothing open, its parent knowing that or not."""
+    try:  # the first thread can be gone before the others: they hold the files until then
+        return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() == 1)
     except psutil.NoSuchProcess:
         return True
 

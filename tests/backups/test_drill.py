@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.backups.commands import arguments, drilled, environment, run, verified
 from tests.backups.conftest import MakeMachine
 from tests.backups.ltx_objects import rewrite
-from tests.backups.targets import Machine, Person, bucket, health, replicated
+from tests.backups.targets import Machine, Person, bucket, has_ended, health, replicated
 from tests.history.stored import is_at_rest
 from tests.object_stores import Rclone, settings_for
 from tests.programs import free_port
@@ -356,7 +356,7 @@ async def test_a_drill_that_was_killed_leaves_nothing_for_long(machine: Machine,
     children = psutil.Process(drill.pid).children(recursive=True)
     drill.send_signal(signal.SIGKILL)
     drill.communicate()
-    await until(there(lambda: not any(child.is_running() for child in children)), what="its Litestream to end")
+    await until(there(lambda: all(has_ended(child) for child in children)), what="its Litestream to end")
     assert other.returncode == 1 or "Sound" in other.stdout  # it was faster than we looked
     assert subjects(machine) == set()
     assert not scratch.exists()

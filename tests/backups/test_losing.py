@@ -13,11 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
-import psutil
 import pytest
 
 from tests.backups.conftest import MakeMachine
-from tests.backups.targets import Machine, Person, bucket, litestream_of, metric, replicated, settings_of
+from tests.backups.targets import Machine, Person, bucket, has_ended, litestream_of, metric, replicated, settings_of
 from tests.cli.commands import Cli
 from tests.object_stores import Rclone, settings_for
 from tests.service import token
@@ -152,9 +151,9 @@ async def test_machines_are_lost_under_load(new_machine: MakeMachine, rclone: Rc
         running, begun = asyncio.create_task(load.run(60)), now()
         await asyncio.sleep(LOAD_SECONDS + random.random())
         litestream = litestream_of(machine)
+        litestream.kill()
         machine.service.process.process.kill()
         lost_at = now()
-        litestream.kill()
         machine.lose()
         await running
         assert len(load.acknowledged) > SENDERS, "there was no load"
@@ -286,5 +285,4 @@ async def test_a_killed_litestream_with_its_service_leaves_nothing_running(
     machine.start()
     litestream = litestream_of(machine)
     machine.service.kill()
-    gone, alive = await asyncio.to_thread(psutil.wait_procs, [litestream], 20)
-    assert not alive, gone
+    await until(there(lambda: has_ended(litestream)), what="it to end", seconds=20)
