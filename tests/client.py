@@ -126,8 +126,10 @@ class Api:
         self.document = document
         self.user_id = user_id or f"user-{uuid.uuid4()}"
         self.http = httpx2.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {token(self.user_id)}"}, timeout=60, verify=verify
-        )
+            base_url=url, headers={"Authorization": f"Bearer {token(self.user_id)}"}, timeout=60, verify=verify,
+            # Less than after which the service closes an idle connection: a request might just be on its way.
+            limits=httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3.0),
+        )  # fmt: skip
 
     async def close(self) -> None:
         await self.http.aclose()

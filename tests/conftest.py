@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from tests.client import Api, Document
+from tests.ports import HeldPort
 from tests.programs import PrivatePostgres, postgres_binaries, require
 from tests.service import FakeModel, Service
 from yral_chat.core.config import Settings
@@ -27,6 +28,13 @@ def _no_settings_from_outside() -> None:
     """Nothing outside of the tests decides how the code under test behaves."""
     for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """A host:port at which nobody listens."""
+    held = HeldPort()
+    yield held.address  # noqa: PT022 - it is held for as long as this waits
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import httpx2
 from pydantic import SecretStr
 
 from tests.client import PLAIN
+from tests.ports import HeldPort
 from tests.programs import require
 from tests.service import START_SECONDS, Process
 from yral_chat.clients.storage import StorageService
@@ -35,21 +36,17 @@ class ObjectStore:
 
     def __init__(self) -> None:
         self._process: Process | None = None
-        self.url = ""
-
-    @property
-    def _address(self) -> str:
-        return self.url.removeprefix("http://") or "127.0.0.1:0"
+        self._port = HeldPort()
+        self.url = f"http://{self._port.address}"
 
     def _command(self) -> tuple[list[str], str]:
-        """What starts the server at `_address`, and what stands in the line that tells where it listens."""
+        """What starts the server at `_port`, and what stands in the line that tells that it listens."""
         raise NotImplementedError
 
     def start(self) -> None:
         command, marker = self._command()
         self._process = Process(command, {}, marker)
-        line = self._process.wait_for_marker(START_SECONDS)
-        self.url = "http" + line.split("http", 1)[1].strip().strip("]/")
+        self._process.wait_for_marker(START_SECONDS)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -86,7 +83,7 @@ class Rclone(ObjectStore):
             "--config": "",
             "--cache-dir": str(self._folder / "cache"),
             "--auth-key": f"{ACCESS_KEY},{SECRET_KEY}",
-            "--addr": self._address,
+            "--addr": self._port.address,
             # Files that a test puts into the folder are seen at once. With 0 each folder has a timer without a pause.
             "--dir-cache-time": "1ms",
         }
@@ -102,12 +99,13 @@ class Moto(ObjectStore):
     """Keeps everything in memory; checks no signatures."""
 
     def _command(self) -> tuple[list[str], str]:
-        host, _, port = self._address.partition(":")
-        return [program("moto_server"), "-H", host, "-p", port], "Running on http"
+        options = ["-H", "127.0.0.1", "-p", str(self._port.number)]
+        return [sys.executable, "-m", "tests.moto_server", *options], "Running on http"
 
     def start(self) -> None:
         super().start()
-        httpx2.put(f"{self.url}/{BUCKET}", verify=PLAIN).raise_for_status()
+        # Only now it loads what it needs for S3.
+        httpx2.put(f"{self.url}/{BUCKET}", verify=PLAIN, timeout=START_SECONDS).raise_for_status()
 
 
 def settings_for(folder: Path, **more: Any) -> Settings:

@@ -11,7 +11,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,8 @@ from typing import Self, TypeVar
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.ports import HeldPort
 
 T = TypeVar("T")
 
@@ -110,14 +111,6 @@ def folder_for(user: pwd.struct_passwd | None) -> Path:
     raise RuntimeError(f"no temporary folder that {user.pw_name} can reach; set TMPDIR")
 
 
-def free_port() -> int:
-    """A TCP port that was free on loopback a moment ago. Whoever cannot bind to port 0 must be ready to try again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class PrivatePostgres:
     """A PostgreSQL server of our own: `with PrivatePostgres(require("PostgreSQL server", postgres_binaries())) as it:`.
 
@@ -129,6 +122,7 @@ class PrivatePostgres:
         self._binaries = binaries
         self._user = unprivileged_user()
         self._password = secrets.token_urlsafe(16)
+        self._port = HeldPort()
         self._environment: dict[str, str] = {}  # more of it, for the server's own commands
         self._closing = contextlib.ExitStack()
 
@@ -171,7 +165,7 @@ class PrivatePostgres:
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
     def _url(self, database: str) -> str:
-        return f"postgresql://tester:{self._password}@127.0.0.1:{self._port}/{database}"
+        return f"postgresql://tester:{self._password}@{self._port.address}/{database}"
 
     def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
@@ -216,24 +210,20 @@ class PrivatePostgres:
         return ("--locale-provider", "icu", "--icu-locale", "en-US") if is_icu_there else ()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        for _ in range(5):
-            self._port = free_port()
-            server = self._popen(self._command(), self._folder / "postgres.log")
-            try:
-                if self._answers(server):
-                    return server
-            except BaseException:
-                server.kill()
-                server.wait()
-                raise
-            if "could not bind" not in self._log():
-                break  # only a port that somebody else took is worth another try
+        server = self._popen(self._command(), self._folder / "postgres.log")
+        try:
+            if self._answers(server):
+                return server
+        except BaseException:
+            server.kill()
+            server.wait()
+            raise
         raise RuntimeError(f"PostgreSQL does not start:\n{self._log()}")
 
     def _command(self) -> list[str | Path]:
         settings = {
             "listen_addresses": "127.0.0.1",
-            "port": self._port,
+            "port": self._port.number,
             "unix_socket_directories": "",
             "max_connections": 600,
             "shared_buffers": "32MB",

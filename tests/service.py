@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,11 +17,23 @@ import httpx2
 import jwt
 import psutil
 
+from tests.ports import HeldPort
+
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 ISSUER = "yral-ai-chat-dev"
 SECRET = "a-secret-of-the-tests-with-more-than-32-bytes"
 ROOT = Path(__file__).parent.parent
+
+
+def children_of(pid: int, name: str) -> list[psutil.Process]:
+    """What this process has started and has such a name. One may be gone between two looks at it."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if child.name() == name:
+                found.append(child)
+    return found
 
 
 class Process:
@@ -88,10 +101,11 @@ class Service:
 
     def __init__(self, folder: Path, **settings: str | None) -> None:
         self.folder = folder
+        self._port = HeldPort()  # the same after a restart, as a real server has it
         self.settings: dict[str, str | None] = {
             "ENVIRONMENT": "test",
             "HOST": "127.0.0.1",
-            "PORT": "0",
+            "PORT": str(self._port.number),
             "DATA_DIR": str(folder / "data"),
             "AUTH_DEV_SECRET": SECRET,
             "LOG_LEVEL": "WARNING",
@@ -121,8 +135,6 @@ class Service:
         line = self.running.wait_for_marker(START_SECONDS)
         # What it prints is where others reach it, which may be a proxy.
         self.url = line.split()[-1] if self.settings.get("PUBLIC_BASE_URL") is None else f"http://{self._listens_at()}"
-        # The same address after a restart, as a real server has it.
-        self.settings["PORT"] = self.url.rsplit(":", 1)[1]
         return self
 
     def _listens_at(self) -> str:

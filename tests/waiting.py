@@ -21,6 +21,15 @@ async def until(look: Callable[[], Awaitable[T | None]], *, what: str, seconds: 
         await asyncio.sleep(POLL_SECONDS)
 
 
+async def room_in(period: float, seconds: float) -> None:
+    """Returns when at least so many seconds are left of this `period` of the clock, as of a minute (60), or a day in
+    UTC (86,400): for what has to fall into one of them.
+    """
+    left = period - time.time() % period
+    if left < seconds:
+        await asyncio.sleep(left)
+
+
 def there(look: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
     """A plain look as `until` wants it."""
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import os
 import shutil
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +308,14 @@ WORDS = (b"zq-mark-message", b"zq-mark-human", b"zq-mark-prompt", b"zq-mark-card
 def files_with_mark(folder: Path, marks: tuple[bytes, ...] = (MARK,)) -> list[str]:
     """Names, and contents, that still have a mark; the log of erasures has it by design."""
     found = []
-    for path in folder.rglob("*"):
+    paths = [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
+    for path in paths:  # some of which the service may just remove
         if path.name == "erasures.jsonl":
             continue
-        content = str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b"")
-        if any(mark in content for mark in marks):
+        content = b""
+        with suppress(FileNotFoundError):
+            content = path.read_bytes() if path.is_file() else b""
+        if any(mark in str(path.relative_to(folder)).encode() + content for mark in marks):
             found.append(str(path.relative_to(folder)))
     return found
 

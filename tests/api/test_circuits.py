@@ -24,7 +24,7 @@ from tests.client import Api, Json, messages
 from tests.fakes.switched import SwitchedServer
 from tests.files import recording, upload, uploaded
 from tests.service import FakeModel, Service
-from tests.waiting import until
+from tests.waiting import there, until
 
 FAILURES = 3
 OPEN_SECONDS = 0.3
@@ -235,6 +235,11 @@ async def test_a_dependency_that_fails_is_left_alone_probed_and_found_again(
             return await state_of(api, it.name) == ("up", "closed", None)
 
         await until(is_closed, what="the circuit to close")
+
+        def is_told() -> bool:  # the log comes through a pipe, after the answer
+            return bool(changes(own_service, it.circuit)[-1]["event"] == "circuit.closed")
+
+        await until(there(is_told), what="the log to say so")
         told = changes(own_service, it.circuit)
         opened = [line["open_seconds"] for line in told if line["event"] == "circuit.opened"]
         assert opened[:3] == [

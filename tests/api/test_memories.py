@@ -198,10 +198,11 @@ async def test_deleting_the_conversation_ends_what_would_be_drawn_from_it(
     person: Api, remembering: Service, model: FakeModel
 ) -> None:
     conversation = (await person.open())["id"]
-    model.tell(kinds={"structured": {"pieces": [facts(city="Pune")], "first_byte_delay": 0.5}})
+    model.tell(kinds={"structured": {"pieces": [facts(city="Pune")], "is_held": True}})
     await person.said(conversation, "I live in Pune")
     await until(there(lambda: model.state()["open_streams"] == 1), what="extraction under way")
     assert (await person.delete(f"/api/v1/chat/conversations/{conversation}")).status_code == 200
+    model.tell(release=100)
     await settled(remembering)
     assert (await person.get(path(conversation))).status_code == 404
     again = (await person.open())["id"]

@@ -14,14 +14,23 @@ from tests.api.expecting import asked, open_fresh, refused
 from tests.client import Api, Json, messages
 from tests.rows import fetch
 from tests.service import FakeModel, Service
-from tests.waiting import until
+from tests.waiting import room_in, until
 from yral_chat.db.tables import conversations, open_usage, usage_days
 from yral_chat.db.tables import messages as message_rows
 
 USAGE = "/api/v1/users/me/usage"
-TODAY = datetime.now(UTC).date
 # More than any turn of these tests holds back, and less than two of them do.
 ONE_TURN = 3500
+
+
+@pytest.fixture(autouse=True)
+async def _of_one_day() -> None:
+    """Each test, all of it."""
+    await room_in(86_400, 60)
+
+
+def utc_day() -> date:
+    return datetime.now(UTC).date()
 
 
 async def usage(api: Api, **query: str) -> Json:
@@ -56,7 +65,7 @@ async def test_a_day_adds_up_tokens_turns_and_money(api: Api, service: Service, 
     # Twice: 8 tokens at 0.30, 3 cached ones at 0.03, 2 and 5 at 2.50 dollars for a million.
     cost = 2 * (8 * Decimal("0.30") + 3 * Decimal("0.03") + 7 * Decimal("2.50")) / 10**6
     assert today == {
-        "date": TODAY().isoformat(),
+        "date": utc_day().isoformat(),
         "turns": 2,
         "tokens": {"prompt": 22, "cached": 6, "completion": 4, "thinking": 10},
         "cost": str(cost.normalize()),
@@ -69,7 +78,7 @@ async def test_a_day_adds_up_tokens_turns_and_money(api: Api, service: Service, 
 async def test_every_day_of_the_range_is_there(api: Api) -> None:
     report = await usage(api)
     days = [date.fromisoformat(day["date"]) for day in report["days"]]
-    assert days == [TODAY() - timedelta(days=29 - number) for number in range(30)]
+    assert days == [utc_day() - timedelta(days=29 - number) for number in range(30)]
     assert (report["from"], report["to"]) == (days[0].isoformat(), days[-1].isoformat())
     assert {day["cost"] for day in report["days"]} == {"0.00"}
     leap = await usage(api, **{"from": "2024-02-28", "to": "2024-03-01"})
@@ -144,7 +153,7 @@ async def test_a_turn_that_might_go_beyond_is_refused_and_leaves_nothing(
     response = await api.send(conversation["id"], "One more")
     error = refused(response, 429, "quota_exceeded")
     spent = (await usage(api))["today"]["tokens"]
-    midnight = datetime.combine(TODAY() + timedelta(days=1), datetime.min.time())
+    midnight = datetime.combine(utc_day() + timedelta(days=1), datetime.min.time())
     assert error["details"] == {
         "limit_type": "tokens_per_day",
         "limit": ONE_TURN,

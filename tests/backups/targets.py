@@ -11,7 +11,7 @@ import psutil
 
 from tests.clients.refusing import Refusing
 from tests.object_stores import ACCESS_KEY, BUCKET, SECRET_KEY, ObjectStore
-from tests.service import Service, token
+from tests.service import Service, children_of, token
 from tests.waiting import until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError
@@ -103,7 +103,7 @@ def litestreams_of(machine: Machine) -> list[psutil.Process]:
     running = machine.service.running
     if running is None or running.process.poll() is not None:
         return []
-    return [one for one in psutil.Process(running.process.pid).children() if one.name() == "litestream"]
+    return children_of(running.process.pid, "litestream")
 
 
 def litestream_of(machine: Machine) -> psutil.Process:

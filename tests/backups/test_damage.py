@@ -197,7 +197,10 @@ async def test_beside_a_server_it_is_named_and_nobody_is_disturbed(
     backup = await look_at(machine, bucket(rclone))
     changes = sorted((key for key in backup.objects if level_of(key) == 0), key=end_of)
     key = changes[-2]  # what follows it is there: it is missed also without what this machine knows
-    await backup.put(key, damage(backup.objects[key], random.Random(6)))
+    whole, chance = backup.objects[key], random.Random(6)
+    while (damaged := damage(whole, chance)) is not None and says_the_same(damaged, whole):
+        pass  # some bits are of no account
+    await backup.put(key, damaged)
     assert drilled(machine).findings
     assert verified(machine)
     person.say(machine, "and nobody was disturbed")

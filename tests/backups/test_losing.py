@@ -20,7 +20,7 @@ from tests.backups.targets import Machine, Person, bucket, has_ended, litestream
 from tests.cli.commands import Cli
 from tests.object_stores import Rclone, settings_for
 from tests.service import token
-from tests.waiting import there, until
+from tests.waiting import room_in, there, until
 from yral_chat.clients.backup_store import Target
 from yral_chat.clients.ltx import HEADER
 from yral_chat.core.clock import SECOND, now, to_text
@@ -216,6 +216,7 @@ async def test_going_back_further_than_each_second_is_kept(
 ) -> None:
     """After an hour Litestream deletes the objects of each second, as this does; those of half a minute are left."""
     machine = new_machine(folder_target)
+    await room_in(30, 10)  # it writes one at the start and then at each half minute, with some time in between
     machine.start()
     load = Load(machine)
 

@@ -43,7 +43,7 @@ def test_the_day_to_prove_it_counts_from_when_the_backup_began(tmp_path: Path) -
 @pytest.mark.long
 async def test_a_drill_that_came_to_nothing_is_repeated_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proving, "FIRST_SECONDS", 0.0)
-    monkeypatch.setattr(proving, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(proving, "pause_after", lambda *_: 0.0)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setenv("BACKUP_URL", f"file://{tmp_path}/backups")
     told: list[str] = []

@@ -23,7 +23,7 @@ from tests.object_stores import program
 from tests.programs import require
 from tests.rows import execute
 from tests.test_documents import ROOT, blocks
-from tests.waiting import there, until
+from tests.waiting import room_in, there, until
 from yral_chat.clients.backup_store import Target
 from yral_chat.clients.litestream import txid_text, wait_for_orphan
 from yral_chat.core.clock import now, to_text
@@ -170,6 +170,7 @@ async def test_a_time_of_the_last_hour_is_not_taken_for_that_of_a_coarser_state(
     """Where level 0 has gone level 1 still leads on, by the half minute."""
     machine.start()
     person = Person(machine)
+    await room_in(30, 20)  # all of it in one half minute
     times: list[str] = []
     for words in ("One", "Two", "Three"):
         person.say(machine, words)

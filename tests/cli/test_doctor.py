@@ -1,5 +1,6 @@
 """yral-chat doctor: what it finds, what it advises, and that it changes nothing."""
 
+import asyncio
 import hashlib
 import http.server
 import json
@@ -20,8 +21,10 @@ from sqlalchemy import text
 
 from tests.cli.commands import Cli
 from tests.object_stores import Rclone, s3_settings
-from tests.programs import PrivatePostgres, folder_for, free_port, unprivileged_user
+from tests.ports import HeldPort
+from tests.programs import PrivatePostgres, folder_for, unprivileged_user
 from tests.service import FakeModel, Service
+from tests.waiting import until
 from yral_chat.core.config import Settings
 from yral_chat.db import verification
 from yral_chat.db.migrations import HEAD, migrate, open_engine
@@ -166,9 +169,9 @@ def test_a_taken_port_is_bad(tmp_path: Path) -> None:
 
 
 def test_a_free_port_stays_free(tmp_path: Path) -> None:
-    port = free_port()
-    assert only("address", settings(tmp_path, port=port)).level == "good"
-    socket.create_server(("127.0.0.1", port)).close()
+    held = HeldPort()
+    assert only("address", settings(tmp_path, port=held.number)).level == "good"
+    socket.create_server(("127.0.0.1", held.number)).close()
 
 
 # --- files
@@ -413,7 +416,11 @@ def test_postgres_is_read_and_its_server_seen(request: pytest.FixtureRequest, tm
     assert served.level == "good"
     assert f"revision {HEAD}, PostgreSQL 1" in served.text
     assert served.text.endswith(", served now")
-    assert "not served now" in only("database", given).text
+
+    async def is_left() -> bool:  # PostgreSQL needs a moment to see that its client was killed
+        return "not served now" in (await asyncio.to_thread(only, "database", given)).text
+
+    asyncio.run(until(is_left, what="the end of the server"))
     assert findings("sqlite", given) == []
 
 

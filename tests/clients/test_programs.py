@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import io
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import uvloop
 
+from tests.service import children_of
 from tests.waiting import there, until
 from yral_chat.clients.programs import PIPE, Program
 
@@ -31,6 +33,7 @@ def test_no_python_runs_in_the_child() -> None:
     """There it may wait for a lock of a thread that was not forked: here for one that is never free."""
     script = """
 import asyncio, os, threading, uvloop
+from tests.service import children_of
 from tests.waiting import there, until
 from yral_chat.clients.programs import PIPE, Program
 
@@ -153,7 +156,7 @@ def descriptors() -> int:
 
 
 def cats() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if one.name() == "cat"]
+    return children_of(os.getpid(), "cat")
 
 
 def test_nothing_is_left_of_many_also_where_a_start_is_given_up(runner: asyncio.Runner) -> None:
@@ -188,7 +191,7 @@ def test_without_a_thread_for_it_nothing_is_started(runner: asyncio.Runner, monk
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(BlockingIOError):
         runner.run(Program.start("sleep", "60", stdout=PIPE))
-    assert [one.name() for one in psutil.Process().children() if one.name() == "sleep"] == []
+    assert children_of(os.getpid(), "sleep") == []
 
 
 def test_a_failure_is_one_also_where_the_ends_of_children_were_ignored() -> None:

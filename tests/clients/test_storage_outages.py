@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 
 from tests.object_stores import Rclone, storage_at
-from tests.programs import free_port
 from tests.waiting import until
 from yral_chat.clients.storage import StorageService
 from yral_chat.core.errors import AppError, MediaNotFound, StorageFull, StorageUnavailable
@@ -94,8 +93,8 @@ def check_unavailable(error: AppError) -> None:
     assert error.retry_after >= 1
 
 
-async def test_nothing_listens(tmp_path: Path) -> None:
-    async with storage_at(f"http://127.0.0.1:{free_port()}", tmp_path) as storage:
+async def test_nothing_listens(tmp_path: Path, nowhere: str) -> None:
+    async with storage_at(f"http://{nowhere}", tmp_path) as storage:
         for error in await every_use(storage, tmp_path):
             check_unavailable(error)
         assert storage.breaker.state == "open"
@@ -193,8 +192,8 @@ async def test_keys_that_are_refused_are_not_a_file_that_is_missing(tmp_path: Pa
             await storage.size_of(KEY)
 
 
-async def test_a_bucket_that_is_down_lists_nothing_as_unavailable(tmp_path: Path) -> None:
-    async with storage_at(f"http://127.0.0.1:{free_port()}", tmp_path) as storage:
+async def test_a_bucket_that_is_down_lists_nothing_as_unavailable(tmp_path: Path, nowhere: str) -> None:
+    async with storage_at(f"http://{nowhere}", tmp_path) as storage:
         with pytest.raises(StorageUnavailable):
             await anext(storage.list_remote())
 

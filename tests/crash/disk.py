@@ -104,5 +104,4 @@ class ServiceOnDisk(Service):
         command = [*self._disk.enter, sys.executable, "-m", "yral_chat.cli", "serve"]
         self.running = Process(command, kept | given, "open    http", self.folder)
         self.url = self.running.wait_for_marker(START_SECONDS).split()[-1]
-        self.settings["PORT"] = self.url.rsplit(":", 1)[1]
         return self

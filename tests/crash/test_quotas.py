@@ -10,7 +10,7 @@ from tests.crash.conftest import MakeUser
 from tests.crash.outside import asked
 from tests.rows import add_influencer, fetch
 from tests.service import FakeModel, Service
-from tests.waiting import there, until
+from tests.waiting import room_in, there, until
 from yral_chat.core.ids import pseudonym_of
 from yral_chat.db.tables import jobs, open_usage, turns, usage_days, usage_events
 
@@ -38,6 +38,7 @@ async def test_200_at_once_never_use_more_than_a_budget_for_50(
     own_service: Service, new_user: MakeUser, model: FakeModel
 ) -> None:
     """Not while they run, not after a kill -9, and not when those that were let in have ended."""
+    await room_in(86_400, 120)  # all of it on one day
     own_service.settings |= {**SETTINGS, "QUOTA_TOKENS_PER_USER_DAY": "1000000"}
     own_service.start()
     bots = [add_influencer(own_service) for _ in range(MANY)]

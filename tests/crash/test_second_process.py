@@ -96,6 +96,7 @@ LOCKS = (
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
+WAITING = LOCKS.replace("AND granted", "AND NOT granted")
 
 
 @pytest.fixture
@@ -136,6 +137,11 @@ async def test_who_has_lost_the_lock_to_somebody_else_writes_nothing_more(
     with psycopg.connect(url, autocommit=True) as other, psycopg.connect(url, autocommit=True) as killer:
         (owner,) = killer.execute(LOCKS).fetchone() or (0,)
         waiting = asyncio.create_task(asyncio.to_thread(other.execute, f"SELECT pg_advisory_lock({SERVE_LOCK})"))
+
+        async def is_next() -> bool:
+            return bool(killer.execute(WAITING).fetchall())
+
+        await until(is_next, what="somebody else to wait for the lock")
         killer.execute("SELECT pg_terminate_backend(%s)", [owner])
         await waiting
 

@@ -10,7 +10,7 @@ import pytest
 from tests.client import Api, Document
 from tests.deploy.proxy import Certificate, PrivateNginx
 from tests.deploy.upstream import Upstream
-from tests.programs import free_port, nginx_binary, require
+from tests.programs import nginx_binary, require
 from tests.service import FakeModel, Service
 
 StartNginx = Callable[..., PrivateNginx]
@@ -47,9 +47,9 @@ def nginx(upstream: Upstream, nginx_for: StartNginx) -> PrivateNginx:
 
 
 @pytest.fixture
-def lonely(nginx_for: StartNginx) -> PrivateNginx:
+def lonely(nginx_for: StartNginx, nowhere: str) -> PrivateNginx:
     """In front of nobody."""
-    return nginx_for(f"127.0.0.1:{free_port()}")
+    return nginx_for(nowhere)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import ipaddress
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.programs import free_port
+from tests.ports import HeldPort
 from tests.service import START_SECONDS, STOP_SECONDS
 from tests.waiting import POLL_SECONDS, there, until
 
@@ -66,14 +65,9 @@ class PrivateNginx:
         self._edits = edits or {}
         self._folder = folder
         self._configuration = folder / "configuration"
-
-    @property
-    def url(self) -> str:
-        return f"https://localhost:{self.tls_port}"
-
-    @property
-    def plain_url(self) -> str:
-        return f"http://localhost:{self.plain_port}"
+        self._held = HeldPort(), HeldPort()
+        self.plain_port, self.tls_port = (held.number for held in self._held)
+        self.url, self.plain_url = f"https://localhost:{self.tls_port}", f"http://localhost:{self.plain_port}"
 
     async def access_log(self, lines: int, of: str = "") -> str:
         """All of it, once so many have `of` in them: nginx writes one when it has done with a request, which may be
@@ -108,13 +102,9 @@ class PrivateNginx:
         for shipped, ours in self._edits.items():
             assert shipped in file.read_text()
             file.write_text(file.read_text().replace(shipped, ours))
-        for _ in range(5):
-            self._write_site()
-            if self._starts():
-                return self
-            if "Address already in use" not in self.error_log:
-                break  # only a port that somebody else took is worth another try
-        raise AssertionError(f"nginx does not start:\n{self.error_log}")
+        self._write_site()
+        assert self._starts(), f"nginx does not start:\n{self.error_log}"
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -128,7 +118,6 @@ class PrivateNginx:
             self._process.wait()
 
     def _write_site(self) -> None:
-        self.plain_port, self.tls_port = free_port(), free_port()
         user = "user root root;\n" if os.geteuid() == 0 else ""
         temporary = "".join(f"{name}_temp_path {self._folder}/temporary/{name};\n" for name in TEMPORARY)
         (self._folder / "temporary").mkdir(exist_ok=True)
@@ -156,12 +145,10 @@ class PrivateNginx:
                 stderr=stderr,
             )
         deadline = time.monotonic() + START_SECONDS
+        pid_file = self._folder / "pid"
         while self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.tls_port), 5).close()
-            except OSError:
-                assert time.monotonic() < deadline, self.error_log
-                time.sleep(POLL_SECONDS)
-            else:
+            if pid_file.exists() and pid_file.read_text():  # written once it listens wherever it shall
                 return True
+            assert time.monotonic() < deadline, self.error_log
+            time.sleep(POLL_SECONDS)
         return False

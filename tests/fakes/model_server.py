@@ -63,7 +63,7 @@ class FakeModelServer:
         self.script: deque[Behaviour] = deque()
         self.requests: deque[Received] = deque(maxlen=1000)
         self.request_count = 0
-        self.open_streams = 0
+        self._serving: set[object] = set()  # one for each answer since then; those from before count no more
         self.peak_streams = 0
         self.disconnects = 0
         self.invoice = Invoice()
@@ -233,10 +233,15 @@ class FakeModelServer:
             return self.script.popleft()
         return self.models.get(model) or self.kinds.get(kind) or self.default
 
+    @property
+    def open_streams(self) -> int:
+        return len(self._serving)
+
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Counts an answer while it is given."""
-        self.open_streams += 1
+        serving, answer = self._serving, object()
+        serving.add(answer)
         self.peak_streams = max(self.peak_streams, self.open_streams)
         self.changed()
         try:
@@ -245,7 +250,7 @@ class FakeModelServer:
             self.disconnects += 1
             raise
         finally:
-            self.open_streams -= 1
+            serving.remove(answer)
             self.changed()
 
     async def _answer(

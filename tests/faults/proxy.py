@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
+from tests.ports import HeldPort
+
 PIECE_BYTES = 64 * 1024
 # SO_LINGER with no time: closing sends a reset instead of an end.
 RESET = struct.pack("ii", 1, 0)
@@ -55,7 +57,8 @@ class FaultProxy:
         self.accepted = 0
         self.delay_seconds = 0.0  # of each piece, in each direction
         self.bytes_per_second: int | None = None
-        self.port = 0
+        self._held = HeldPort()
+        self.port = self._held.number
 
     def in_place_of(self, url: str) -> str:
         """`url` with this proxy as its host and port."""
@@ -117,7 +120,6 @@ class FaultProxy:
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stop_listening(self) -> None:
         if self._server is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 from contextlib import suppress
 
 import psycopg
@@ -30,23 +29,11 @@ SETTINGS = {
 }
 
 
-def quiet_port() -> int:
-    """A free port below those that the system gives to clients: one that hammers a dead server could get its port."""
-    for port in random.SystemRandom().sample(range(20_000, 32_000), 50):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
-
-
 class Killer:
     """`up` is set while somebody listens at `url`."""
 
     def __init__(self, service: Service, record: Record, rng: random.Random) -> None:
-        service.settings |= {**SETTINGS, "PORT": str(quiet_port())}
+        service.settings |= SETTINGS
         self._service = service
         self._record = record
         self._rng = rng

@@ -72,7 +72,8 @@ async def test_a_body_that_comes_after_its_refusal_keeps_no_connection_open(serv
     async with Wire(service.url) as wire:
         await wire.send(head("POST", "/api/v1/chat/conversations", "u", Content_Length=str(length)))
         assert (await wire.answer()).status == 413
-        await wire.send(b"a" * length)
+        with suppress(ConnectionError):
+            await wire.send(b"a" * length)
         await wire.ended()
 
 

@@ -9,6 +9,10 @@ from playwright.sync_api import Locator, Page, expect
 WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
 PERSONA = "Kelechi"
+# The words are numbered so that a gap or a repetition would show.
+WORDS = [f"word{n} " for n in range(45)]
+# For what is stopped, or come back to: the rest is released then, however long that takes.
+HELD = {"pieces": WORDS, "is_held": True}
 
 OpenPage = Callable[..., Page]
 
@@ -32,6 +36,11 @@ def newest_reply(page: Page) -> Locator:
 
 def text_of(reply: Locator) -> str:
     return reply.locator(".bubble").inner_text()
+
+
+def wait_for_words(page: Page) -> None:
+    """Until some of a held reply has arrived."""
+    expect(page.locator("[data-writing] .bubble").last).to_contain_text("word2")
 
 
 def wait_for_answer(page: Page) -> None:

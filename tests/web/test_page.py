@@ -12,7 +12,9 @@ from playwright.sync_api import BrowserContext, Page, Route, WebSocketRoute, exp
 from tests.service import FakeModel, Service, token
 from tests.web.conftest import Account, Complaints
 from tests.web.pages import (
+    HELD,
     PERSONA,
+    WORDS,
     OpenPage,
     composer,
     conversation_of,
@@ -20,22 +22,13 @@ from tests.web.pages import (
     say,
     text_of,
     wait_for_answer,
+    wait_for_words,
 )
 from yral_chat import personas
 
 pytestmark = pytest.mark.chromium
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-# Long enough to be seen and stopped; the words are numbered so that a gap or a repetition would show.
-WORDS = [f"word{n} " for n in range(150)]
-SLOW = {"pieces": WORDS, "chunk_delay": 0.04}
-# For who comes back to it: the rest is released then, however long that takes.
-HELD = {"pieces": WORDS[:45], "is_held": True}
-
-
-def wait_for_words(page: Page) -> None:
-    """Until some of a slow reply has arrived."""
-    expect(page.locator("[data-writing] .bubble").last).to_contain_text("word2")
 
 
 # ---- the way in
@@ -126,7 +119,7 @@ def test_an_unknown_conversation_is_explained(open_page: OpenPage, complaints: C
 
 @pytest.mark.parametrize("means", ["button", "key"])
 def test_a_reply_can_be_stopped_and_asked_for_again(chat: Page, account: Account, model: FakeModel, means: str) -> None:
-    model.tell(default=SLOW)
+    model.tell(default=HELD, release=5)
     say(chat, "Tell me everything")
     wait_for_words(chat)
     if means == "button":
@@ -212,7 +205,7 @@ def test_reloading_in_mid_stream_continues_the_stream(chat: Page, account: Accou
     expect(chat.locator("[data-writing] .bubble")).to_contain_text("word2")
     model.tell(release=100)
     wait_for_answer(chat)
-    assert text_of(newest_reply(chat)).split() == "".join(WORDS[:45]).split()
+    assert text_of(newest_reply(chat)).split() == "".join(WORDS).split()
     history = account.history(conversation_of(chat))
     assert [message["role"] for message in history] == ["assistant", "user", "assistant"]
     assert history[-1]["attempt"] == 1
@@ -228,7 +221,7 @@ def test_reloading_while_regenerating_continues_too(chat: Page, account: Account
     wait_for_words(chat)
     model.tell(release=100)
     wait_for_answer(chat)
-    assert text_of(newest_reply(chat)).split() == "".join(WORDS[:45]).split()
+    assert text_of(newest_reply(chat)).split() == "".join(WORDS).split()
 
 
 def test_a_crash_of_the_service_in_mid_stream_is_survived(
@@ -243,7 +236,7 @@ def test_a_crash_of_the_service_in_mid_stream_is_survived(
     model.tell(release=200)
     page_service.start()
     expect(newest_reply(chat)).to_have_attribute("data-status", re.compile("delivered|read"))
-    assert text_of(newest_reply(chat)).split() == "".join(WORDS[:45]).split()
+    assert text_of(newest_reply(chat)).split() == "".join(WORDS).split()
     history = account.history(conversation_of(chat))
     assert [message["role"] for message in history] == ["assistant", "user", "assistant"]
     assert history[-1]["attempt"] == 2
@@ -335,7 +328,7 @@ def test_too_many_turns_at_once_are_explained_and_nothing_is_lost(
 
 
 def test_while_a_reply_is_written_enter_keeps_the_draft(chat: Page, model: FakeModel) -> None:
-    model.tell(default=SLOW)
+    model.tell(default=HELD, release=5)
     say(chat, "First")
     wait_for_words(chat)
     say(chat, "Second")

@@ -10,11 +10,21 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.service import FakeModel, Service
 from tests.web.conftest import Account, Complaints
-from tests.web.pages import PERSONA, composer, conversation_of, newest_reply, say, text_of, wait_for_answer
+from tests.web.pages import (
+    HELD,
+    PERSONA,
+    WORDS,
+    composer,
+    conversation_of,
+    newest_reply,
+    say,
+    text_of,
+    wait_for_answer,
+    wait_for_words,
+)
 
 pytestmark = [pytest.mark.chromium, pytest.mark.long]
 
-WORDS = [f"word{n} " for n in range(60)]
 AN_HOUR = 40
 
 
@@ -102,10 +112,12 @@ def test_a_reply_that_goes_on_is_followed_as_soon_as_one_may(chat: Page, visitor
         error = {"error": "rate_limit_exceeded", "message": "Slow down.", "details": {"limit_type": "per_minute"}}
         route.fulfill(status=429, headers={"Retry-After": "1"}, json=error)
 
-    model.tell(default={"pieces": WORDS, "chunk_delay": 0.1})
+    model.tell(default=HELD, release=5)
     visitor.begin(conversation_of(chat), "Go on")
     chat.route("**/messages/*/stream", refuse_once)
     chat.reload()
-    wait_for_answer(chat)
+    wait_for_words(chat)
     assert len(refused) == 1
+    model.tell(release=100)
+    wait_for_answer(chat)
     assert text_of(newest_reply(chat)).split() == "".join(WORDS).split()

@@ -16,7 +16,7 @@ from tests.backups.media.deployment import Deployment
 from tests.backups.postgres.conftest import MakeSettings
 from tests.backups.postgres.test_dumps import dump, nothing
 from tests.cli.commands import Cli
-from tests.programs import PrivatePostgres, free_port, postgres_binaries, require
+from tests.programs import PrivatePostgres, postgres_binaries, require
 from tests.waiting import there, until
 from yral_chat.core.config import Settings
 from yral_chat.db.verification import examine
@@ -168,14 +168,16 @@ async def test_a_scratch_database_that_a_killed_drill_left_is_dropped(dumped: De
     assert name not in databases(url)
 
 
-async def test_what_says_nothing_of_the_backup_writes_no_proof_down(dumped: Deployment, tmp_path: Path) -> None:
+async def test_what_says_nothing_of_the_backup_writes_no_proof_down(
+    dumped: Deployment, tmp_path: Path, nowhere: str
+) -> None:
     """And pages nobody: what was proven is, until it is too old."""
     settings = dumped.settings
     url = settings.resolved_database_url
     save_proof(settings.data_dir, await drill(settings))
     proven = load_proof(settings.data_dir)
     given = {"DATABASE_URL": url, "BACKUP_URL": settings.backup_url, "DATA_DIR": str(settings.data_dir)}
-    cli, nowhere = Cli(tmp_path / "home", **given), f"127.0.0.1:{free_port()}"
+    cli = Cli(tmp_path / "home", **given)
     away = f"{url.partition('@')[0]}@{nowhere}/chat"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE ROLE lowly LOGIN PASSWORD 'lowly'")
