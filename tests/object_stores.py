@@ -104,7 +104,7 @@ class Moto(ObjectStore):
 
     def start(self) -> None:
         super().start()
-        # Only now it loads what it needs for S3.
+        # With its first request it loads more.
         httpx2.put(f"{self.url}/{BUCKET}", verify=PLAIN, timeout=START_SECONDS).raise_for_status()
 
 

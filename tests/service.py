@@ -105,7 +105,6 @@ class Service:
         self.settings: dict[str, str | None] = {
             "ENVIRONMENT": "test",
             "HOST": "127.0.0.1",
-            "PORT": str(self._port.number),
             "DATA_DIR": str(folder / "data"),
             "AUTH_DEV_SECRET": SECRET,
             "LOG_LEVEL": "WARNING",
@@ -116,7 +115,8 @@ class Service:
             "MEMORIES_ENABLED": "false",
             # Tests ask more often than people; tests/api/test_rate_limits.py switches it on.
             "RATE_LIMIT_ENABLED": "false",
-            **settings,
+            **settings,  # of another service, too, whose port is not ours
+            "PORT": str(self._port.number),
         }
         self.command = [sys.executable, "-m", "yral_chat.cli", "serve"]
         self.running: Process | None = None

@@ -25,9 +25,8 @@ async def room_in(period: float, seconds: float) -> None:
     """Returns when at least so many seconds are left of this `period` of the clock, as of a minute (60), or a day in
     UTC (86,400): for what has to fall into one of them.
     """
-    left = period - time.time() % period
-    if left < seconds:
-        await asyncio.sleep(left)
+    room = there(lambda: period - time.time() % period >= seconds)
+    await until(room, what="the next one to begin", seconds=2 * seconds)
 
 
 def there(look: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:

@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -308,8 +309,13 @@ WORDS = (b"zq-mark-message", b"zq-mark-human", b"zq-mark-prompt", b"zq-mark-card
 def files_with_mark(folder: Path, marks: tuple[bytes, ...] = (MARK,)) -> list[str]:
     """Names, and contents, that still have a mark; the log of erasures has it by design."""
     found = []
-    paths = [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
-    for path in paths:  # some of which the service may just remove
+
+    def unlisted(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # the service may just remove some
+            raise error
+
+    walk = os.walk(folder, onerror=unlisted)
+    for path in [Path(parent, name) for parent, *names in walk for name in chain(*names)]:
         if path.name == "erasures.jsonl":
             continue
         content = b""

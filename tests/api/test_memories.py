@@ -112,7 +112,7 @@ async def test_replies_do_not_wait_for_an_extraction(person: Api, model: FakeMod
     conversation = (await person.open())["id"]
     model.tell(kinds={"structured": {"pieces": [facts(city="Pune")], "first_byte_delay": 5}})
     await person.said(conversation, "I live in Pune")
-    await until(there(lambda: model.state()["open_streams"] == 1), what="extraction under way")
+    await until(there(lambda: len(asked(model, is_structured=True)) == 1), what="extraction under way")
     await person.said(conversation, "And how are you, in Pune?")
     assert await memories(person, conversation) == []
     await remembered(person, conversation, city="Pune")
@@ -200,7 +200,7 @@ async def test_deleting_the_conversation_ends_what_would_be_drawn_from_it(
     conversation = (await person.open())["id"]
     model.tell(kinds={"structured": {"pieces": [facts(city="Pune")], "is_held": True}})
     await person.said(conversation, "I live in Pune")
-    await until(there(lambda: model.state()["open_streams"] == 1), what="extraction under way")
+    await until(there(lambda: len(asked(model, is_structured=True)) == 1), what="extraction under way")
     assert (await person.delete(f"/api/v1/chat/conversations/{conversation}")).status_code == 200
     model.tell(release=100)
     await settled(remembering)

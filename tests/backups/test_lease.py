@@ -16,6 +16,8 @@ from yral_chat.services.backups.lease import Lease, LeaseTaken
 
 # Long beside what a busy machine needs for one request, short beside what a test may take.
 TTL = 3.0
+# Of those who have to see that a holder lives: long enough for that also where all of them have one busy machine.
+PATIENT = 4 * TTL
 RELEASED = b'{"owner":"another","host":"there","renewed_at":"2026-11-28T10:00:00.000000Z","is_released":true}'
 
 
@@ -33,7 +35,7 @@ async def test_conditions_are_found_out(moto: Moto, rclone: Rclone, folder_targe
 
 
 async def test_the_second_is_refused_as_long_as_the_first_lives(target: Target) -> None:
-    first, second = lease(target, "first"), lease(target, "second")
+    first, second = lease(target, "first"), lease(target, "second", ttl=PATIENT)
     await first.acquire()
     for _ in range(2):
         with pytest.raises(LeaseTaken, match=r"is the backup of a service on .+, last heard of at 2"):
@@ -62,7 +64,7 @@ async def test_one_that_is_half_written_is_its_holders(target: Target) -> None:
     await ours.acquire()
     await BackupStore(target).put(LEASE, b'{"owner":')
     with pytest.raises(LeaseTaken, match="a service on "):
-        await lease(target, "theirs").acquire()
+        await lease(target, "theirs", ttl=PATIENT).acquire()
     assert not lost
     await ours.release()
 
@@ -71,7 +73,8 @@ async def test_a_newcomer_that_finds_it_half_written_waits(
     folder_target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody knows whose it becomes."""
-    ours, newcomer, halves = lease(folder_target, "ours"), lease(folder_target, "newcomer"), [b'{"owner":'] * 5
+    ours, newcomer = lease(folder_target, "ours"), lease(folder_target, "newcomer", ttl=PATIENT)
+    halves = [b'{"owner":'] * 5
     get = newcomer._store.get
 
     async def get_half(key: str) -> Stored | None:
@@ -109,7 +112,7 @@ async def test_who_was_silent_for_long_does_not_write_over_what_is_half_written(
 ) -> None:
     """It is that of another, who has thought it dead."""
     lost: list[str] = []
-    ours, theirs, halves = lease(target, "ours", lost), lease(target, "theirs", lost), [b'{"owner":'] * 2
+    ours, theirs, halves = lease(target, "ours", lost), lease(target, "theirs", lost), [b'{"owner":']
     await ours.acquire()
     assert not _kill(ours).done()
     await theirs.acquire()
@@ -207,7 +210,7 @@ async def test_what_becomes_of_the_object_is_mended_by_its_holder(target: Target
     await _renewed(store)
     assert not lost
     with pytest.raises(LeaseTaken):
-        await lease(target, "newcomer").acquire()
+        await lease(target, "newcomer", ttl=PATIENT).acquire()
     await held.release()
 
 
@@ -225,8 +228,7 @@ async def _renewed(store: BackupStore) -> None:
 async def test_of_many_newcomers_one_wins(moto: Moto) -> None:
     target = bucket(moto)
     for _ in range(5):
-        # Long enough that the winner renews it in time also where all of them have one busy machine.
-        leases = [lease(target, f"newcomer-{number}", ttl=4 * TTL) for number in range(6)]
+        leases = [lease(target, f"newcomer-{number}", ttl=PATIENT) for number in range(6)]
         outcomes = await asyncio.gather(*(one.acquire() for one in leases), return_exceptions=True)
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["LeaseTaken"] * 5 + ["NoneType"]
         for one in leases:

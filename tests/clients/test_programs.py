@@ -33,7 +33,6 @@ def test_no_python_runs_in_the_child() -> None:
     """There it may wait for a lock of a thread that was not forked: here for one that is never free."""
     script = """
 import asyncio, os, threading, uvloop
-from tests.service import children_of
 from tests.waiting import there, until
 from yral_chat.clients.programs import PIPE, Program
 

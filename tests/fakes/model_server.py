@@ -247,7 +247,8 @@ class FakeModelServer:
         try:
             yield
         except asyncio.CancelledError:
-            self.disconnects += 1
+            if serving is self._serving:
+                self.disconnects += 1
             raise
         finally:
             serving.remove(answer)

@@ -16,7 +16,7 @@ from tests.waiting import until
 PIECES = ("One", " two", " three")
 WHOLE = "".join(PIECES)
 # After this a silent vendor has had its time; and three tries of it are less than a sender waits.
-PATIENCE = {"MODEL_TIMEOUT_SECONDS": "1"}
+PATIENCE = {"MODEL_TIMEOUT_SECONDS": "3"}
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ async def test_new_sends_are_refused_while_the_database_is_behind(service: Servi
         response = await api.post(path, body)
         return None if response.status_code == 503 else response  # a real disk can be slow for a moment, too
 
-    repetition = await until(repeated, what="to be accepted")
+    repetition = await until(repeated, what="to be accepted", seconds=5)
     assert repetition is not None
     assert repetition.json()["assistant_message"]["content"] == "You said: Hello"
     sent = [message["content"] for message in await api.history(conversation["id"]) if message["role"] == "user"]

@@ -11,7 +11,7 @@ expect.set_options(timeout=WAIT_MS)
 PERSONA = "Kelechi"
 # The words are numbered so that a gap or a repetition would show.
 WORDS = [f"word{n} " for n in range(45)]
-# For what is stopped, or come back to: the rest is released then, however long that takes.
+# For what is stopped, or come back to: the rest is released then. After 20 s without a word the service gives up.
 HELD = {"pieces": WORDS, "is_held": True}
 
 OpenPage = Callable[..., Page]

@@ -20,7 +20,6 @@ from tests.web.pages import (
     say,
     text_of,
     wait_for_answer,
-    wait_for_words,
 )
 
 pytestmark = [pytest.mark.chromium, pytest.mark.long]
@@ -115,8 +114,8 @@ def test_a_reply_that_goes_on_is_followed_as_soon_as_one_may(chat: Page, visitor
     model.tell(default=HELD, release=5)
     visitor.begin(conversation_of(chat), "Go on")
     chat.route("**/messages/*/stream", refuse_once)
-    chat.reload()
-    wait_for_words(chat)
+    with chat.expect_response(lambda response: "/stream" in response.url and response.status == 200):
+        chat.reload()
     assert len(refused) == 1
     model.tell(release=100)
     wait_for_answer(chat)

@@ -88,14 +88,14 @@ class ArchivedPostgres(PrivatePostgres):
             "PGBACKREST_REPO1_S3_KEY": ACCESS_KEY,
             "PGBACKREST_REPO1_S3_KEY_SECRET": SECRET_KEY,
             "PGBACKREST_PG1_PATH": str(self.data),
-            "PGBACKREST_PG1_PORT": str(self._port),
+            "PGBACKREST_PG1_PORT": str(self._port.number),
             "PGBACKREST_PG1_SOCKET_PATH": str(self._folder),
             "PGBACKREST_PG1_USER": "tester",
             "PGBACKREST_LOCK_PATH": str(self._folder / "lock"),
             "PGBACKREST_LOG_LEVEL_FILE": "off",
             "PGBACKREST_JOB_RETRY": "0",  # what is damaged stays so
             "PGHOST": str(self._folder),
-            "PGPORT": str(self._port),
+            "PGPORT": str(self._port.number),
             "PGUSER": "tester",
             "PGDATABASE": "postgres",
             "PGPASSWORD": self._password,
@@ -124,7 +124,7 @@ class ArchivedPostgres(PrivatePostgres):
         self._server.wait(STOP_SECONDS)
 
     def start(self) -> None:
-        """Again, on another port."""
+        """Again."""
         self._server = self._start()
 
     def run(self, script: str, **more: str) -> str:

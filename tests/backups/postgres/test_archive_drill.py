@@ -37,7 +37,7 @@ class Aside(PrivatePostgres):
 
     @property
     def command(self) -> str:
-        (self._folder / ".s.PGSQL.5432").symlink_to(f".s.PGSQL.{self._port}")
+        (self._folder / ".s.PGSQL.5432").symlink_to(f".s.PGSQL.{self._port.number}")
         return f"sh -c 'echo {self._folder}; exec cat'"
 
 
