@@ -147,7 +147,7 @@ def test_a_voice_note_is_recorded_heard_sent_and_written_down(chat: Page, accoun
     chat.context.grant_permissions(["microphone"])
     chat.get_by_role("button", name="Record a voice note").click()
     expect(chat.get_by_role("button", name="Stop recording")).to_be_focused()
-    expect(chat.locator(".recorder-time")).to_contain_text(re.compile("0:0[1-9]"))
+    expect(chat.locator(".recorder-time")).to_contain_text("0:01")
     loud = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(part => part)"
     assert chat.get_by_role("img", name="Sound level").evaluate(loud)
     chat.keyboard.press("Enter")
@@ -176,7 +176,7 @@ def test_words_that_overtake_the_start_of_the_stream_stay(chat: Page, model: Fak
     chat.context.grant_permissions(["microphone"])
     chat.route("**/messages/stream", lambda route: route.fulfill(response=route.fetch()))
     chat.get_by_role("button", name="Record a voice note").click()
-    expect(chat.locator(".recorder-time")).to_contain_text(re.compile("0:0[1-9]"))
+    expect(chat.locator(".recorder-time")).to_contain_text("0:01")
     chat.get_by_role("button", name="Stop recording").click()
     chat.get_by_role("button", name="Send the recording").click()
     wait_for_answer(chat)
