@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,15 @@ async def replicated(machine: Machine, seconds: float = 60) -> None:
         return position.replicated_txid >= position.txid > 0
 
     await until(has_arrived, what="everything to arrive at the backup", seconds=seconds)
+
+
+async def lose_at_rest(machine: Machine) -> None:
+    """Loses it in a moment in which everything it had has arrived: Litestream may make a snapshot of what it is yet to
+    send, and a drill names what is missing then.
+    """
+    machine.service.process.process.send_signal(signal.SIGSTOP)  # nothing is committed any more
+    await replicated(machine)
+    machine.lose()
 
 
 async def keys(store: BackupStore, prefix: str = "") -> list[str]:

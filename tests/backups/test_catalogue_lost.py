@@ -10,7 +10,7 @@ import pytest
 
 from tests.backups.commands import drilled, run, verified
 from tests.backups.conftest import MakeMachine
-from tests.backups.targets import Machine, Person, bucket, health, metric, replicated
+from tests.backups.targets import Machine, Person, bucket, health, lose_at_rest, metric, replicated
 from tests.object_stores import Rclone
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError, Target
@@ -111,12 +111,13 @@ async def test_a_lost_machine_comes_back_all_the_same(
 ) -> None:
     machine = new_machine(target)
     person = await _lived(machine)
-    machine.lose()
+    await lose_at_rest(machine)
     key = await _damage(BackupStore(target), name, damage)
     another = new_machine(target)
     another.data.mkdir()
-    (finding,) = drilled(another).findings
-    assert finding.subject == "catalogue"
+    findings = drilled(another).findings
+    assert [one.subject for one in findings] == ["catalogue"], findings
+    (finding,) = findings
     assert key in finding.text
     assert verified(another) == [f"catalogue: {finding.text}"]
     assert run(another, "restore", "--latest", "--to", str(another.folder / "copy.db")).returncode == 0

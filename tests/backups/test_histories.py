@@ -57,6 +57,14 @@ def test_without_level_0_the_newest_is_missed_also_by_who_does_not_know_it() -> 
     assert found.text == "All of level 0 is missing, which had transaction 11 by itself."
 
 
+def test_a_snapshot_that_alone_has_the_newest_may_have_been_the_last_that_a_lost_machine_did() -> None:
+    """Litestream makes it of what is here, which it sends change by change afterwards."""
+    (found,) = find_gaps([_at(0, 1, 1, 2), _at(1, 1, 1, 2), _at(SNAPSHOTS, 1, 4, 1)])
+    assert found.text.startswith("What follows it is missing: transactions up to 4, one by one. The snapshot has them,")
+    (found,) = find_gaps([_at(SNAPSHOTS, 1, 1, 2), _at(0, 1, 1, 2), _at(1, 1, 4, 1)])
+    assert found.text == "What follows it is missing: transactions up to 4, one by one."
+
+
 def test_who_has_written_nothing_for_an_hour_misses_nothing() -> None:
     """Litestream then leaves the last change of level 0 alone: its own, a minute after somebody's."""
     idle = [_at(SNAPSHOTS, 1, 1, 90), _at(1, 1, 2, 80), _at(1, 3, 15, 76), _at(1, 16, 16, 75), _at(0, 16, 16, 75)]

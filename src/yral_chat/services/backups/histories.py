@@ -23,7 +23,7 @@ FINE_MICROS: Final = 50 * 60 * SECOND
 def find_gaps(files: Sequence[LtxFile], expected: int = 0) -> list[Finding]:
     """What is missing, as far as one can tell from what is there; empty when every point of it can be restored.
 
-    `expected` is the last transaction that is known to have been sent; 0: nobody here knows.
+    `expected` is the last transaction that was sent or, after a kill, is to be; 0: nobody here knows.
     """
     ordered = sorted(files, key=lambda file: (file.level, first(file), last(file)))
     by_level = {level: list(found) for level, found in groupby(ordered, key=attrgetter("level"))}
@@ -70,7 +70,8 @@ def name(file: LtxFile) -> str:
 def _missing_end(files: Sequence[LtxFile], expected: int) -> Iterator[Finding]:
     newest = max(files, key=last)
     if last(newest) < expected:
-        yield Finding(name(newest), f"What follows it, up to transaction {expected}, was sent and is not there.")
+        text = f"What follows it, up to transaction {expected}, this machine had, and it is not there."
+        yield Finding(name(newest), f"{text} After a kill the next start sends it.")
 
 
 def _gaps_in_levels(by_level: dict[int, list[LtxFile]]) -> Iterator[Finding]:
@@ -112,7 +113,11 @@ def _fine_end_and_beginning(by_level: dict[int, list[LtxFile]]) -> Iterator[Find
         return
     newest = max(map(last, others), default=0)
     if newest > last(fine[-1]):
-        yield Finding(name(fine[-1]), f"What follows it is missing: transactions up to {newest}, one by one.")
+        text = f"What follows it is missing: transactions up to {newest}, one by one."
+        compacted = (last(file) for file in others if file.level < SNAPSHOTS)
+        if max(compacted, default=0) <= last(fine[-1]):  # a snapshot alone does not wait for level 0 to be sent
+            text += " The snapshot has them, and so it is after a machine was lost just when one was made."
+        yield Finding(name(fine[-1]), text)
     before = first(fine[0]) - 1
     # When that was, or shortly after; nobody reaches that far where states are lost.
     at = min((file.at for file in others if last(file) >= before), default=0)

@@ -148,7 +148,9 @@ class Backups:
         return 0 if entry is None else entry.erasures
 
     async def last_sent(self, litestream: Litestream, generation_id: str) -> int:
-        """The last transaction that this machine has sent to this generation; 0: it has nothing to do with it."""
+        """The last transaction that this machine has sent to this generation or, after a kill, is to send at its next
+        start; 0: it has nothing to do with it.
+        """
         state = await asyncio.to_thread(load_state, self.settings.data_dir)
         if state is None or (state.target, state.generation) != (self.name, generation_id):
             return 0
