@@ -361,10 +361,8 @@ async def test_the_end_stands_when_the_connection_is_not_closed(
     assert heard.text == "".join(pieces)
 
 
-async def test_nobody_listens_there() -> None:
-    async with FakeModelServer() as server:
-        pass  # its port is free again, and nobody has it
-    client = gemini(server)
+async def test_nobody_listens_there(nowhere: str) -> None:
+    client = GeminiClient(api_key=KEY, model=MODEL, base_url=f"http://{nowhere}/v1beta")
     heard = await listen(client)
     await client.close()
     assert heard.failure is not None

@@ -110,10 +110,11 @@ async def test_a_reply_that_cannot_be_stored_is_stored_when_space_returns(
 ) -> None:
     conversation, other = await api.open(), await api.open((await api.influencers())[1]["id"])
     await api.said(conversation["id"], "Before")
-    model.tell(script=[{"echo": True, "first_byte_delay": 2}])
+    model.tell(script=[{"echo": True, "is_held": True}])
     sending = asyncio.create_task(api.send(conversation["id"], "Hello"))
     await asked(model, 2)
     await fill(disk, api, other["id"])
+    model.tell(release=10)
 
     async def cannot_be_stored() -> bool:
         return "turn.end_not_stored" in service.process.output

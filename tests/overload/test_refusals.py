@@ -44,11 +44,13 @@ def stalled(service: Service) -> Iterator[None]:
 
 
 async def behind(service: Service, api: Api, conversation_id: str) -> list["asyncio.Task[httpx2.Response]"]:
-    """Sends until one waits: the writer takes at once what has come, and only who comes later waits behind that."""
+    """Sends until one waits: the writer takes at once what has come, and only who comes later waits behind that. One
+    that was refused, as on a machine that stood still, makes room for another.
+    """
     waiting: list[asyncio.Task[httpx2.Response]] = []
 
     async def look() -> bool:
-        if len(waiting) < 3 and not await metric(service.url, WAITED):
+        if sum(not task.done() for task in waiting) < 3 and not await metric(service.url, WAITED):
             waiting.append(asyncio.create_task(api.send(conversation_id, f"accepted {len(waiting)}")))
             await asyncio.sleep(0.5)
         return await metric(service.url, WAITED) > 0.3

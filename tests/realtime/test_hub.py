@@ -141,15 +141,24 @@ def test_durable_events_leave_in_order_without_gap_or_repetition(
     asyncio.run(scenario())
 
 
-async def test_a_gap_that_never_closes_holds_nobody_up_for_ever() -> None:
+async def test_who_would_miss_an_event_is_sent_to_the_replay() -> None:
+    """It was committed, and nobody here was told of it: the answer was lost, or comes late."""
     hub = Hub(max_sockets_per_user=10)
     listener = hub.connect("user", wants_deltas=False)
     hub.begin(listener, 0)
-    hub.publish("user", "new_message", {}, seq=2)
+    hub.publish("user", "new_message", {}, seq=1)
+    hub.publish("user", "new_message", {}, seq=3)
+    taken = [await listener.take()]
     async with asyncio.timeout(realtime.GAP_SECONDS + 5):
-        frame = await listener.take()
-    assert frame is not None
-    assert json.loads(frame)["seq"] == 2
+        taken.append(await listener.take())
+    assert [frame and json.loads(frame)["seq"] for frame in taken] == [1, None]
+    assert listener.closed == (realtime.DRAINING, "an event is missing here: reconnect with since")
+    again = hub.connect("user", wants_deltas=False)
+    hub.disconnect(listener)
+    hub.begin(again, 3)
+    hub.publish("user", "new_message", {}, seq=2)
+    hub.publish("user", "new_message", {}, seq=4)
+    assert [frame["seq"] for frame in drain(again)] == [4]
 
 
 async def test_live_events_carry_the_newest_number_and_deltas_go_where_they_are_wanted() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +17,9 @@ from yral_chat.db.database import Database, UnitOfWork
 from yral_chat.db.repositories.jobs import Job
 from yral_chat.services import job_runner
 from yral_chat.services.job_runner import JobRunner, Kind
+
+
+T = TypeVar("T")
 
 
 class Work:
@@ -69,6 +73,7 @@ async def test_a_group_is_done_at_once_and_gone(database: Database, runner: JobR
     assert await runner.run_due() == 0
 
 
+@pytest.mark.usefixtures("_still")
 async def test_one_that_fails_does_not_hold_up_the_others(database: Database, runner: JobRunner, work: Work) -> None:
     work.failures["b"] = 3
     await database.write(add, "a", "b", "c")
@@ -217,6 +222,38 @@ async def test_the_runner_works_when_woken_and_finishes_before_it_closes(databas
     await database.write(add, "late")
     await runner.close()
     assert work.done == ["soon", "late"]
+
+
+class HeldDatabase:
+    """Of its writes those that take jobs are told only once they are let go; committed they are at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.read = database.read
+        self.has_leased = asyncio.Event()
+        self.is_let_go = asyncio.Event()
+
+    async def write(self, unit: Callable[[UnitOfWork], T]) -> T:
+        result = await self._database.write(unit)
+        if isinstance(result, list) and result:
+            self.has_leased.set()
+            await self.is_let_go.wait()
+        return result
+
+
+async def test_what_was_just_leased_when_it_closes_is_done(database: Database, work: Work) -> None:
+    """Else it would wait for the end of its lease, with nobody at work on it."""
+    held = HeldDatabase(database)
+    runner = JobRunner(held)  # type: ignore[arg-type]
+    runner.start({"work": Kind(work.handle)}, [])
+    await database.write(add, "late")
+    runner.wake()
+    await until(there(held.has_leased.is_set), what="it to be leased")
+    closing = asyncio.create_task(runner.close())
+    await asyncio.sleep(0)
+    held.is_let_go.set()
+    await closing
+    assert work.done == ["late"]
 
 
 async def test_a_chore_that_fails_is_repeated(database: Database) -> None:

@@ -18,7 +18,8 @@ from yral_chat.core.objects import Json, Message
 # Contract section 10.1: what may wait for one socket.
 MAX_WAITING_FRAMES = 256
 MAX_WAITING_BYTES = 1024 * 1024
-# How long a durable event waits for one with a smaller number that another thread has committed but not yet told.
+# How long a durable event waits for one with a smaller number that another thread has committed but not yet told. Then
+# the sockets are closed, and get both by replay.
 GAP_SECONDS = 1.0
 
 TOO_SLOW = 1013
@@ -327,6 +328,9 @@ class Hub:
         inbox.timer = None
         if inbox.held and inbox.last_seq is not None:
             logger.warning("inbox.gap", missing=inbox.last_seq + 1)
+            # It may be stored all the same, as after a commit whose answer was lost: what is stored is replayed.
+            for listener in inbox.listeners:
+                listener.close(DRAINING, "an event is missing here: reconnect with since")
             inbox.last_seq = min(inbox.held) - 1
             self._release(user_id, inbox)
 

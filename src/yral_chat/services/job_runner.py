@@ -71,7 +71,9 @@ class JobRunner:
         self._kinds: Mapping[str, Kind] = {}
         self._chores: list[tuple[str, float, Chore]] = []
         self._wake = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._working: asyncio.Task[None] | None = None
+        self._is_closing = False
+        self._repeating: list[asyncio.Task[None]] = []
         self._running: dict[asyncio.Task[None], tuple[str, list[Job]]] = {}
         self._renewed = time.monotonic()
         self._clock_offset = _clock_offset()
@@ -82,8 +84,8 @@ class JobRunner:
         self._kinds = kinds
         if self._metrics is not None:
             self._metrics.jobs_known([*kinds, *(name for name, _, _ in chores)])
-        self._tasks = [asyncio.create_task(self._work(), name="jobs")]
-        self._tasks += [
+        self._working = asyncio.create_task(self._work(), name="jobs")
+        self._repeating = [
             asyncio.create_task(self._repeat(name, seconds, chore), name=name) for name, seconds, chore in chores
         ]
 
@@ -92,13 +94,17 @@ class JobRunner:
 
     async def close(self) -> None:
         """Does what is due once more, then ends; what takes too long is left to the next start."""
-        for task in self._tasks:
+        for task in self._repeating:
             task.cancel()
-        for task in self._tasks:
+        for task in self._repeating:
             with suppress(asyncio.CancelledError):
                 await task
+        self._is_closing = True
+        self.wake()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
+                if self._working is not None:
+                    await self._working  # not cut: what it has just leased would be done by nobody until that ends
                 while await self.run_due():
                     pass
         except TimeoutError:
@@ -225,7 +231,7 @@ class JobRunner:
 
     async def _work(self) -> None:
         has_buried, is_woken = False, True
-        while True:
+        while not self._is_closing:
             try:
                 if not has_buried:
                     has_buried = await self._bury_strangers()
@@ -244,7 +250,7 @@ class JobRunner:
             async with asyncio.timeout(IDLE_SECONDS):
                 await self._wake.wait()
         is_woken = self._wake.is_set()
-        if is_woken:
+        if is_woken and not self._is_closing:
             await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
         return is_woken
