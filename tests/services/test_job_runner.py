@@ -18,7 +18,6 @@ from yral_chat.db.repositories.jobs import Job
 from yral_chat.services import job_runner
 from yral_chat.services.job_runner import JobRunner, Kind
 
-
 T = TypeVar("T")
 
 
