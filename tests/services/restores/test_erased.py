@@ -1,21 +1,31 @@
 """Erased accounts do not come back."""
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from tests.services.restores.conftest import MakeCopy
 from tests.services.restores.test_people import talk
 from tests.services.restores.world import World, seqs
+from yral_chat.core import clock
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.ids import new_id
 from yral_chat.db.database import UnitOfWork
 from yral_chat.db.repositories.jobs import ERASE_JOB
 from yral_chat.services.accounts import erasing
 from yral_chat.services.accounts.erasure_log import Erasure, ErasureLog
+from yral_chat.services.restores import Wanted
 from yral_chat.services.restores.erased import AccountErased
 
 Erase = Callable[[str], Awaitable[Erasure]]
+
+
+@pytest.fixture
+def set_back() -> Iterator[Callable[[], None]]:
+    """Sets the clock back by an hour."""
+    yield lambda: clock.use(lambda: time.time_ns() - 3600 * 1_000_000_000)
+    clock.use(time.time_ns)
 
 
 @pytest.fixture
@@ -62,6 +72,17 @@ async def test_what_was_begun_after_the_erasure_does(world: World, take_copy: Ma
     assert await world.see("ann", conversation) == ["Hello!", "a new life", "Yes: a new life"]
 
 
+async def test_what_was_begun_after_the_erasure_does_so_by_a_clock_that_was_set_back(
+    world: World, take_copy: MakeCopy, erase: Erase, set_back: Callable[[], None]
+) -> None:
+    await erase("ann")
+    conversation = await world.say("ann", "a new life")
+    copy = take_copy()
+    await world.delete("ann", conversation)
+    set_back()
+    assert (await world.restore(copy, user="ann"))["conversations"] == 1
+
+
 async def test_of_two_people_the_other_gets_back_what_is_theirs(
     world: World, take_copy: MakeCopy, erase: Erase
 ) -> None:
@@ -99,8 +120,6 @@ async def test_an_erasure_that_begins_meanwhile_ends_it(world: World, take_copy:
     conversation = await world.say("ann", *[str(number) for number in range(150)])
     copy = take_copy()
     await world.delete("ann", conversation)
-    from yral_chat.services.restores import Wanted
-
     steps = world.restores.put_back(copy, Wanted(conversation))
     assert [await anext(steps) for _ in range(2)] == [{"done": 0}, {"done": 199}]
     erasure = {"id": "erasure", "user_id": "ann", "at": to_text(now())}
@@ -108,3 +127,20 @@ async def test_an_erasure_that_begins_meanwhile_ends_it(world: World, take_copy:
     with pytest.raises(AccountErased):
         await anext(steps)
     assert len(world.rows()["messages"]) < 301
+
+
+async def test_an_erasure_that_is_over_meanwhile_ends_it(
+    world: World, take_copy: MakeCopy, erase: Erase, set_back: Callable[[], None]
+) -> None:
+    """Whatever the clock says."""
+    conversation = await world.say("ann", *[str(number) for number in range(150)])
+    copy = take_copy()
+    await world.delete("ann", conversation)
+    steps = world.restores.put_back(copy, Wanted(conversation))
+    assert [await anext(steps) for _ in range(2)] == [{"done": 0}, {"done": 199}]
+    set_back()
+    await erase("ann")
+    before = world.rows()["messages"]
+    with pytest.raises(AccountErased):
+        await anext(steps)
+    assert world.rows()["messages"] == before

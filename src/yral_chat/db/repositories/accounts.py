@@ -202,14 +202,9 @@ _FIRST_ERASED = Statement(
 _HAS_AUDIT = Statement(
     select(literal(1)).where(audit_events.c.id == bindparam("erasure"), audit_events.c.action == ERASED)
 )
-_WAS_ERASED_SINCE = Statement(
-    select(literal(1))
-    .where(
-        audit_events.c.subject == bindparam("pseudonym"),
-        audit_events.c.created_at >= bindparam("time"),
-        audit_events.c.action == ERASED,
-    )
-    .limit(1)
+_ERASURES = Statement(select(audit_events.c.id).where(audit_events.c.action == ERASED))
+_ERASURES_OF = Statement(
+    select(audit_events.c.id).where(audit_events.c.subject == bindparam("pseudonym"), audit_events.c.action == ERASED)
 )
 _OF_JOB = and_(jobs.c.is_dead.is_(False), jobs.c.name == ERASE_JOB)
 _IS_BEING_ERASED = Statement(
@@ -347,8 +342,11 @@ class AccountRepository:
         row = self._executor.one(_FIRST_ERASED, {"time": time})
         return None if row is None else row[0]
 
-    def is_going(self, user_id: str, pseudonym: str, since: int) -> bool:
-        """Whether the account is being erased, or was since that time (microseconds)."""
-        if self._executor.one(_IS_BEING_ERASED, {"text": orjson.dumps(user_id).decode()}) is not None:
-            return True
-        return self._executor.one(_WAS_ERASED_SINCE, {"pseudonym": pseudonym, "time": since}) is not None
+    def is_being_erased(self, user_id: str) -> bool:
+        return self._executor.one(_IS_BEING_ERASED, {"text": orjson.dumps(user_id).decode()}) is not None
+
+    def list_erasures(self, pseudonym: str | None = None) -> list[str]:
+        """The ids of those that were finished, of one account or, by a look at the whole audit, of all."""
+        if pseudonym is None:
+            return [row[0] for row in self._executor.all(_ERASURES, {})]
+        return [row[0] for row in self._executor.all(_ERASURES_OF, {"pseudonym": pseudonym})]

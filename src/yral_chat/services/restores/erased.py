@@ -1,6 +1,7 @@
 """Whoever has had their account erased does not come back with a copy that is older than that."""
 
 from collections import defaultdict
+from collections.abc import Collection
 
 from yral_chat.core.errors import Conflict
 from yral_chat.core.ids import pseudonym_of
@@ -13,10 +14,12 @@ class AccountErased(Conflict):
 
 
 class Erasures:
-    """`log` was read at `since` (microseconds) or later: what has happened from then on, the database tells."""
+    """`finished` are the ids of those that the database had lived through before the `log` was read: each stands in the
+    log first, so that one that is in neither has ended since. Not by their times: clocks are set back.
+    """
 
-    def __init__(self, log: list[Erasure], since: int) -> None:
-        self._since = since
+    def __init__(self, log: list[Erasure], finished: Collection[str] = ()) -> None:
+        self._finished = frozenset(finished)
         self._by_user: defaultdict[str, list[Erasure]] = defaultdict(list)
         for erasure in log:
             self._by_user[erasure.user_id].append(erasure)
@@ -31,5 +34,7 @@ class Erasures:
     def check(self, uow: UnitOfWork, *user_ids: str) -> None:
         """In each unit that adds something of these people. Raises AccountErased."""
         for user_id in user_ids:
-            if uow.accounts.is_going(user_id, pseudonym_of(user_id), self._since):
+            if uow.accounts.is_being_erased(user_id):
+                raise AccountErased
+            if not self._finished.issuperset(uow.accounts.list_erasures(pseudonym_of(user_id))):
                 raise AccountErased

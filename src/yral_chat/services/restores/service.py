@@ -12,7 +12,6 @@ from contextlib import aclosing
 from loguru import logger
 
 from yral_chat.core import deadlines
-from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import Conflict
 from yral_chat.db.database import Database, UnitOfWork
@@ -73,7 +72,8 @@ class RestoreService:
             async with self._lock, Snapshot(copy_url) as copy:
                 if not wanted.is_forced:
                     await self._check_origin(copy)
-                erasures = Erasures(await asyncio.to_thread(self._log.read), since=now())
+                finished = await self._database.read(lambda uow: uow.accounts.list_erasures())
+                erasures = Erasures(await asyncio.to_thread(self._log.read), finished)
                 run = Run(self._database, copy, wanted, erasures, self._wake_jobs)
                 async with aclosing(run.steps()) as steps:
                     async for step in steps:

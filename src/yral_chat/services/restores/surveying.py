@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from yral_chat.core.clock import now
 from yral_chat.core.config import Settings
 from yral_chat.core.errors import StorageUnavailable
 from yral_chat.db.snapshots import Snapshot
@@ -24,7 +23,7 @@ async def survey(settings: Settings, copy_url: str, wanted: Wanted, has_file: Ha
     """`has_file` tells whether a file is still stored. Raises NotFound, AccountErased, DatabaseUnusable."""
     wanted.check()
     log = await asyncio.to_thread(ErasureLog(settings.data_dir / "erasures.jsonl").read)
-    erasures = Erasures(log, since=now())
+    erasures = Erasures(log)
     found: Found = {
         "conversations": 0, "messages": 0, "first_at": None, "last_at": None, "files": 0, "missing": 0,
         "missing_keys": [], "memories": 0,
