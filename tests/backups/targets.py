@@ -13,7 +13,7 @@ import psutil
 from tests.clients.refusing import Refusing
 from tests.object_stores import ACCESS_KEY, BUCKET, SECRET_KEY, ObjectStore
 from tests.service import Service, children_of, token
-from tests.waiting import until
+from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError
 from yral_chat.db.files import is_served
@@ -107,7 +107,9 @@ def litestreams_of(machine: Machine) -> list[psutil.Process]:
     return children_of(running.process.pid, "litestream")
 
 
-def litestream_of(machine: Machine) -> psutil.Process:
+async def litestream_of(machine: Machine) -> psutil.Process:
+    """Once it runs, which is a moment after the service does."""
+    await until(there(lambda: bool(litestreams_of(machine))), what="Litestream")
     (process,) = litestreams_of(machine)
     return process
 

@@ -196,7 +196,14 @@ async def test_a_bucket_that_was_emptied_is_no_backup(new_machine: MakeMachine, 
     target = bucket(rclone)
     machine = new_machine(target)
     await _lived(machine)
-    await BackupStore(target).delete_all("")
+    store = BackupStore(target)
+
+    async def has_arrived() -> bool:
+        entry = await Catalogue(store).current()
+        return entry is not None and entry.generations[-1].has_arrived
+
+    await until(has_arrived, what="it is noted that something has arrived")  # else it would be begun anew
+    await store.delete_all("")
     await until(there(lambda: health(machine)["status"] == "down"), what="that it is seen")
     assert machine.service.stop() == 0
     assert "no current.json" in machine.refuse() or "is empty now" in machine.refuse()

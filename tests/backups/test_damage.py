@@ -19,6 +19,7 @@ from tests.backups.conftest import MakeMachine
 from tests.backups.ltx_objects import pages_of
 from tests.backups.targets import Machine, Person, bucket, replicated, settings_of
 from tests.object_stores import Rclone, settings_for
+from tests.waiting import until
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError, find_litestream
 from yral_chat.core.config import Settings
@@ -156,6 +157,11 @@ async def test_whatever_is_done_to_an_object_is_named(
     for number in range(6):
         person.say(machine, f"Number {number}")
         await replicated(machine)
+
+    async def is_long_enough() -> bool:
+        return {0, 1, SNAPSHOTS} == {level_of(key) for key in (await look_at(machine, target)).objects}
+
+    await until(is_long_enough, what="every kind of object", seconds=90)
     machine.service.stop()
     backup = await look_at(machine, target)
     for file in await backup.litestream().files():

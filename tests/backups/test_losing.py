@@ -150,7 +150,7 @@ async def test_machines_are_lost_under_load(new_machine: MakeMachine, rclone: Rc
         await replicated(machine)
         running, begun = asyncio.create_task(load.run(60)), now()
         await asyncio.sleep(LOAD_SECONDS + random.random())
-        litestream = litestream_of(machine)
+        litestream = await litestream_of(machine)
         litestream.kill()
         machine.service.process.process.kill()
         lost_at = now()
@@ -284,6 +284,6 @@ async def test_a_killed_litestream_with_its_service_leaves_nothing_running(
 ) -> None:
     machine = new_machine(folder_target)
     machine.start()
-    litestream = litestream_of(machine)
+    litestream = await litestream_of(machine)
     machine.service.kill()
     await until(there(lambda: has_ended(litestream)), what="it to end", seconds=20)

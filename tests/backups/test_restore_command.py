@@ -200,8 +200,9 @@ async def test_a_generation_without_its_beginning_is_not_taken_for_the_one_befor
     await asyncio.sleep(2)  # a generation is told from the one before by the second
     earlier, before = to_text(now()), set(objects(folder_target, "*"))
     machine.start("--new")
-    person.say(machine, "Later")
-    await replicated(machine)
+    for words in ("Later", "Later still"):  # in two objects
+        person.say(machine, words)
+        await replicated(machine)
     machine.service.stop()
     machine.lose()
     time = to_text(now())
@@ -521,6 +522,7 @@ async def test_the_runbook(
     await replicated(machine)
     machine.lose()
     another = new_machine(folder_target)
+    await room_in(86_400, 120)  # with a new day Litestream makes a second snapshot
     follow("The machine is lost", another)
     assert person.history(another) == EARLY + LATE
     await replicated(another)

@@ -21,7 +21,7 @@ async def test_what_is_written_after_the_end_of_litestream_is_sent(
     model.tell(default={"pieces": ["These are ", "the last words."], "is_held": True})
     speaking = asyncio.create_task(asyncio.to_thread(person.say, machine, "Any last words?"))
     await until(there(lambda: model.state()["open_streams"] == 1), what="the reply to begin")
-    litestream = litestream_of(machine)
+    litestream = await litestream_of(machine)
     machine.service.process.process.send_signal(signal.SIGTERM)
     litestream.terminate()
     await asyncio.to_thread(litestream.wait, 10)

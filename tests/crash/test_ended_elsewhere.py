@@ -28,13 +28,14 @@ async def test_a_turn_that_somebody_else_ended_is_no_deleted_conversation(
     own_service.start()
     api = new_user(own_service)
     conversation = await api.open()
-    model.tell(script=[{"pieces": ["Once", " upon"], "chunk_delay": 2}])
+    model.tell(script=[{"pieces": ["Once", " upon"], "is_held": True}], release=1)
     sending = asyncio.create_task(api.send(conversation["id"], "Hello", client_message_id="key"))
     await asked(model, 1)
     (turn,) = fetch(own_service, select(turns))
     end = {"status": "cancelled", "error_code": "CANCELLED", "completed_at": now()}
     execute(own_service, delete(turns).where(turns.c.id == turn.id))
     execute(own_service, update(message_rows).where(message_rows.c.id == turn.id).values(end))
+    model.tell(release=10)
     path = f"{messages(conversation['id'])}/{turn.id}/stream"
     async with api.streaming("GET", path) as (_, events):
         seen = [event async for event in events]

@@ -293,13 +293,20 @@ class Dumps:
         return await self._marked_for()
 
     async def _marked_for(self) -> str | None:
-        stored = await self.store.get(MARKER)
         try:
-            return None if stored is None else decode(stored.data, Marker).database_id
+            return await self._read_marker()
+        except msgspec.DecodeError:
+            await asyncio.sleep(SETTLE_SECONDS)  # some servers show what is half written
+        try:
+            return await self._read_marker()
         except msgspec.DecodeError as error:
             raise DumpFailed(
                 f"{MARKER} at {self.place} cannot be read. Nothing was written. Delete it: the next dump makes it anew."
             ) from error
+
+    async def _read_marker(self) -> str | None:
+        stored = await self.store.get(MARKER)
+        return None if stored is None else decode(stored.data, Marker).database_id
 
     async def _alone(self) -> list[str]:
         """Dumps without a record, and none of them is being made."""

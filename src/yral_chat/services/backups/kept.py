@@ -5,6 +5,7 @@ Without SQLAlchemy, as restoring.py.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -31,6 +32,8 @@ from yral_chat.services.backups.histories import first
 from yral_chat.services.backups.local import load_state
 from yral_chat.services.backups.proof import Finding
 from yral_chat.services.backups.restoring import RestoreFailed
+
+AGAIN_SECONDS: Final = 1.0
 
 
 def has_dumps(settings: Settings) -> bool:
@@ -129,7 +132,11 @@ class Backups:
         Where nothing is, `find` says so.
         """
         try:
-            entry = await self._catalogue.read()
+            try:
+                entry = await self._catalogue.read()
+            except CatalogueDamaged:
+                await asyncio.sleep(AGAIN_SECONDS)  # some servers show what is half written
+                entry = await self._catalogue.read()
         except CatalogueDamaged as error:
             return [Finding("catalogue", f"{error.reason}.")]
         except BackupStoreError as error:

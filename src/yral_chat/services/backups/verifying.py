@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError
-from yral_chat.clients.litestream import Litestream, LtxFile, newest
+from yral_chat.clients.litestream import Litestream, LitestreamError, LtxFile, newest
 from yral_chat.clients.ltx import HEADER_BYTES, LtxDamaged, LtxHeader, LtxReader, read_header
 from yral_chat.core.clock import DAY, from_text
 from yral_chat.core.config import Settings
@@ -19,6 +19,7 @@ from yral_chat.services.backups.seen import find_vanished, load_seen, save_seen
 
 MOST_FINDINGS: Final = 50
 AGAIN_SECONDS: Final = 2.0
+SENT_SECONDS: Final = 10.0
 # So Litestream calls an object of a folder while it writes it, and what is left of that after a kill.
 UNFINISHED: Final = ".ltx.tmp"
 
@@ -48,6 +49,8 @@ class Verifier:
         files, findings = await self._list(expected)
         if findings:  # a listing while Litestream writes may miss what has just come; what is missing stays so
             await asyncio.sleep(AGAIN_SECONDS)
+            with suppress(LitestreamError):  # nobody serves
+                await self._litestream.wait_replicated(SENT_SECONDS)  # a snapshot may be ahead of what it was made of
             files, findings = await self._list(expected)
         findings += await self._strangers(files)
         findings += [finding async for finding in self._read_all(filter(read, files), told)]
