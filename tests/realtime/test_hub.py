@@ -161,6 +161,33 @@ async def test_who_would_miss_an_event_is_sent_to_the_replay() -> None:
     assert [frame["seq"] for frame in drain(again)] == [4]
 
 
+async def test_who_has_it_by_replay_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realtime, "GAP_SECONDS", 0.05)
+    hub = Hub(max_sockets_per_user=10)
+    listener, later, beginning = (hub.connect("user", wants_deltas=False) for _ in range(3))
+    hub.begin(listener, 0)
+    hub.publish("user", "new_message", {}, seq=2)
+    hub.begin(later, 2)
+    assert await listener.take() is None
+    assert (later.closed, beginning.closed) == (None, listener.closed)
+    hub.publish("user", "new_message", {}, seq=3)
+    assert [frame["seq"] for frame in drain(later)] == [3]
+
+
+async def test_each_gap_has_its_own_time() -> None:
+    hub = Hub(max_sockets_per_user=10)
+    listener = hub.connect("user", wants_deltas=False)
+    hub.begin(listener, 0)
+    timers = []
+    for seq in (2, 3, 5, 1, 4):  # 1 is missing until it comes, and then 4
+        hub.publish("user", "new_message", {}, seq=seq)
+        timers.append(hub._inboxes["user"].timer)
+    first, same, still_the_same, second, none = timers
+    assert first is same is still_the_same is not second
+    assert [timer and timer.cancelled() for timer in (first, second, none)] == [True, True, None]
+    assert [frame["seq"] for frame in drain(listener)] == [1, 2, 3, 4, 5]
+
+
 async def test_live_events_carry_the_newest_number_and_deltas_go_where_they_are_wanted() -> None:
     hub = Hub(max_sockets_per_user=10)
     plain, eager = hub.connect("user", wants_deltas=False), hub.connect("user", wants_deltas=True)

@@ -310,8 +310,12 @@ class Hub:
         """Delivers the held events that are next in order."""
         if inbox.last_seq is None:
             return
+        before = inbox.last_seq
         for seq in sorted(inbox.held):
             if seq > inbox.last_seq + 1:
+                if inbox.timer is not None and inbox.last_seq > before:  # it is that of the gap before
+                    inbox.timer.cancel()
+                    inbox.timer = None
                 if inbox.timer is None:
                     loop = asyncio.get_running_loop()
                     inbox.timer = loop.call_later(GAP_SECONDS, self._give_up_gap, user_id, inbox)
@@ -328,10 +332,11 @@ class Hub:
         inbox.timer = None
         if inbox.held and inbox.last_seq is not None:
             logger.warning("inbox.gap", missing=inbox.last_seq + 1)
+            inbox.last_seq = min(inbox.held) - 1
             # It may be stored all the same, as after a commit whose answer was lost: what is stored is replayed.
             for listener in inbox.listeners:
-                listener.close(DRAINING, "an event is missing here: reconnect with since")
-            inbox.last_seq = min(inbox.held) - 1
+                if (listener.replayed_through or 0) < inbox.last_seq:
+                    listener.close(DRAINING, "an event is missing here: reconnect with since")
             self._release(user_id, inbox)
 
     def connect(self, user_id: str, *, wants_deltas: bool) -> Listener:

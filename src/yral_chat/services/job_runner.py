@@ -82,6 +82,7 @@ class JobRunner:
         """`kinds` by job name; `chores` are (name, every so many seconds, what): a run that takes longer is not
         joined by the next."""
         self._kinds = kinds
+        self._is_closing = False
         if self._metrics is not None:
             self._metrics.jobs_known([*kinds, *(name for name, _, _ in chores)])
         self._working = asyncio.create_task(self._work(), name="jobs")
@@ -103,7 +104,7 @@ class JobRunner:
         self.wake()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                if self._working is not None:
+                if self._working is not None and not self._working.done():
                     await self._working  # not cut: what it has just leased would be done by nobody until that ends
                 while await self.run_due():
                     pass

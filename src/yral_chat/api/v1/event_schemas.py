@@ -131,7 +131,7 @@ CLIENT_FRAMES = {
 
 CLOSE_CODES = {
     "1009": "client frame above 4 KiB",
-    "1012": "server is draining: reconnect with since",
+    "1012": "server is draining, or an event has not come to this socket: reconnect with since",
     "1013": "the socket cannot keep up (256 frames or 1 MiB waiting), or the service cannot serve it now",
     "4001": "token missing, invalid or expired",
     "4003": "sub is not the user id of the path",
