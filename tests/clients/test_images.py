@@ -325,7 +325,7 @@ async def test_a_stuck_prediction_times_out_and_is_cancelled(
     server: FakeModelServer, replicate: ReplicateClient
 ) -> None:
     server.default = Behaviour(prediction="stuck")
-    assert await outcome_of(replicate, seconds=1) == "timeout"  # it has to be there by then
+    assert await outcome_of(replicate, seconds=3) == "timeout"  # it has to be there by then
     await server.until(lambda: server.pictures.predictions.cancelled == ["prediction1"])
 
 
