@@ -24,6 +24,8 @@ LIVE = head("GET", "/health/live")
 OPEN_FILES = 160
 # A picture of 49 megapixels takes four bytes each while it is decoded.
 ROOM_BYTES = 96 * 2**20
+AT_ONCE = 32
+HELD_SECONDS = 0.2
 
 
 @pytest.fixture
@@ -145,7 +147,7 @@ async def test_a_process_that_has_no_memory_for_anything_loses_nothing(service: 
         body = {"content": f"Word {number}", "message_type": "text"}
         sent, *others = await asyncio.gather(
             api.http.post(messages(conversation["id"]), json=body),
-            *(api.http.post("/api/v1/chat/conversations", content=b'"' + b"x" * 1_000_000) for _ in range(16)),
+            *(api.http.post("/api/v1/chat/conversations", content=_held()) for _ in range(AT_ONCE)),
             return_exceptions=True,
         )
         if isinstance(sent, httpx2.Response) and sent.status_code == 200:
@@ -158,6 +160,12 @@ async def test_a_process_that_has_no_memory_for_anything_loses_nothing(service: 
     stored = [message["content"] for message in history if message["role"] == "user"]
     assert [text for text in stored if text in said] == said
     assert len(stored) == len(set(stored))
+
+
+async def _held() -> AsyncIterator[bytes]:
+    """Almost as much as a body may have, of which the end comes when that of the others has arrived as well."""
+    yield b'"' + b"x" * 1_000_000
+    await asyncio.sleep(HELD_SECONDS)
 
 
 def _picture(side: int) -> bytes:
