@@ -14,10 +14,10 @@ from tests.clients.refusing import Refusing
 from tests.object_stores import ACCESS_KEY, BUCKET, SECRET_KEY, ObjectStore
 from tests.service import Service, children_of, token
 from tests.waiting import there, until
-from yral_chat.clients.backup_store import BackupStore, Target
+from yral_chat.clients.backup_store import BackupStore, BackupStoreError, Target
 from yral_chat.clients.litestream import Litestream, LitestreamError
 from yral_chat.db.files import is_served
-from yral_chat.services.backups.catalogue import LEASE
+from yral_chat.services.backups.catalogue import LEASE, Catalogue, Entry, Generation
 from yral_chat.services.backups.lease import Holder
 
 ROOT = "backups/chat"
@@ -198,6 +198,19 @@ async def lose_at_rest(machine: Machine) -> None:
     machine.service.process.process.send_signal(signal.SIGSTOP)  # nothing is committed any more
     await replicated(machine)
     machine.lose()
+
+
+async def noted(store: BackupStore) -> tuple[Entry, Generation]:
+    """The newest generation, once it is written down that something of it has arrived."""
+
+    async def look() -> tuple[Entry, Generation] | None:
+        try:
+            entry = await Catalogue(store).current()
+        except BackupStoreError:  # rclone shows what is half written
+            return None
+        return (entry, entry.generations[-1]) if entry is not None and entry.generations[-1].has_arrived else None
+
+    return await until(look, what="it to be noted")
 
 
 async def keys(store: BackupStore, prefix: str = "") -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.backups.commands import drilled, run, verified
 from tests.backups.conftest import MakeMachine
-from tests.backups.targets import Machine, Person, bucket, health, lose_at_rest, metric, replicated
+from tests.backups.targets import Machine, Person, bucket, health, lose_at_rest, metric, noted, replicated
 from tests.object_stores import Rclone
 from tests.waiting import there, until
 from yral_chat.clients.backup_store import BackupStore, BackupStoreError, Target
@@ -197,15 +197,7 @@ async def test_a_bucket_that_was_emptied_is_no_backup(new_machine: MakeMachine, 
     machine = new_machine(target)
     await _lived(machine)
     store = BackupStore(target)
-
-    async def has_arrived() -> bool:
-        try:
-            entry = await Catalogue(store).current()
-        except BackupStoreError:  # rclone shows what is half written
-            return False
-        return entry is not None and entry.generations[-1].has_arrived
-
-    await until(has_arrived, what="it is noted that something has arrived")  # else it would be begun anew
+    await noted(store)  # else it would be begun anew
     await store.delete_all("")
     await until(there(lambda: health(machine)["status"] == "down"), what="that it is seen")
     assert machine.service.stop() == 0

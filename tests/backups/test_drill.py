@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.backups.commands import arguments, drilled, environment, run, verified
 from tests.backups.conftest import MakeMachine
 from tests.backups.ltx_objects import rewrite
-from tests.backups.targets import Machine, Person, bucket, has_ended, health, replicated
+from tests.backups.targets import Machine, Person, bucket, has_ended, health, noted, replicated
 from tests.history.stored import is_at_rest
 from tests.object_stores import Rclone, settings_for
 from tests.rows import execute, fetch
@@ -190,18 +190,13 @@ async def test_older_generations_are_looked_at_when_asked(
     machine: Machine, talking: Person, folder_target: Target
 ) -> None:
     """After a restore they have all the history, and the newest has one snapshot of it."""
-    catalogue = Catalogue(BackupStore(folder_target))
-
-    async def has_arrived() -> bool:
-        entry = await catalogue.current()
-        return entry is not None and entry.generations[-1].has_arrived
-
-    await until(has_arrived, what="it is noted that something has arrived")
+    store = BackupStore(folder_target)
+    await noted(store)
     assert machine.service.stop() == 0
     assert run(machine, "restore", "--latest").returncode == 0
     machine.start()
     await replicated(machine)
-    entry = await catalogue.current()
+    entry = await Catalogue(store).current()
     assert entry is not None
     older, newest = entry.generations
     assert verified(machine, "--all") == []

@@ -7,26 +7,12 @@ import pytest
 
 from tests.backups.commands import run, verified
 from tests.backups.conftest import MakeMachine
-from tests.backups.targets import Person, replicated
-from tests.waiting import until
+from tests.backups.targets import Person, noted, replicated
 from yral_chat.clients.backup_store import BackupStore, Target
 from yral_chat.core.clock import SECOND, from_text, to_text
-from yral_chat.services.backups.catalogue import Catalogue, Entry, Generation, place
+from yral_chat.services.backups.catalogue import place
 
 pytestmark = pytest.mark.long
-
-
-async def noted(store: BackupStore) -> tuple[Entry, Generation]:
-    """The newest generation, once it is written down that something of it has arrived."""
-
-    async def is_noted() -> bool:
-        entry = await Catalogue(store).current()
-        return entry is not None and entry.generations[-1].has_arrived
-
-    await until(is_noted, what="it to be noted")
-    entry = await Catalogue(store).current()
-    assert entry is not None
-    return entry, entry.generations[-1]
 
 
 async def test_a_generation_that_is_missing_is_not_passed_over(

@@ -1,14 +1,12 @@
 """Jobs are done once, tried again when they fail, and kept when they cannot be done."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
 
 from tests.waiting import there, until
-from yral_chat.core import clock
 from yral_chat.core.clock import SECOND, now
 from yral_chat.core.errors import StorageUnavailable
 from yral_chat.core.logging import correlation_id
@@ -72,7 +70,7 @@ async def test_a_group_is_done_at_once_and_gone(database: Database, runner: JobR
     assert await runner.run_due() == 0
 
 
-@pytest.mark.usefixtures("_still")
+@pytest.mark.usefixtures("still")
 async def test_one_that_fails_does_not_hold_up_the_others(database: Database, runner: JobRunner, work: Work) -> None:
     work.failures["b"] = 3
     await database.write(add, "a", "b", "c")
@@ -285,15 +283,6 @@ async def test_a_runner_that_is_woken_in_its_last_moment_ends(database: Database
         for _ in range(steps):
             await asyncio.sleep(0)
         await runner.close()
-
-
-@pytest.fixture
-def moved() -> Iterator[list[int]]:
-    """Seconds by which somebody has set the clock; the last one counts."""
-    offsets = [0]
-    clock.use(lambda: time.time_ns() + offsets[-1] * 1_000_000_000)
-    yield offsets
-    clock.use(time.time_ns)
 
 
 async def test_what_runs_is_not_begun_again_when_the_clock_is_set_forward(

@@ -107,7 +107,7 @@ async def queue(database: Database, settings: Settings, user_id: str = "user") -
     return await database.write(unit)
 
 
-@pytest.mark.usefixtures("_still")
+@pytest.mark.usefixtures("still")
 async def test_a_push_tells_what_the_contract_says(
     database: Database, runner: JobRunner, receiver: WebhookReceiver, settings: Settings
 ) -> None:

@@ -313,20 +313,17 @@ class Hub:
         before = inbox.last_seq
         for seq in sorted(inbox.held):
             if seq > inbox.last_seq + 1:
-                if inbox.timer is not None and inbox.last_seq > before:  # it is that of the gap before
-                    inbox.timer.cancel()
-                    inbox.timer = None
-                if inbox.timer is None:
-                    loop = asyncio.get_running_loop()
-                    inbox.timer = loop.call_later(GAP_SECONDS, self._give_up_gap, user_id, inbox)
-                return
+                break
             frame = inbox.held.pop(seq)
             inbox.last_seq = max(inbox.last_seq, seq)
             for listener in inbox.listeners:
                 listener.put(frame, seq=seq)
-        if inbox.timer is not None:
+        if inbox.timer is not None and inbox.last_seq > before:  # that gap is closed; the next has its own time
             inbox.timer.cancel()
             inbox.timer = None
+        if inbox.held and inbox.timer is None:
+            loop = asyncio.get_running_loop()
+            inbox.timer = loop.call_later(GAP_SECONDS, self._give_up_gap, user_id, inbox)
 
     def _give_up_gap(self, user_id: str, inbox: _Inbox) -> None:
         inbox.timer = None

@@ -251,7 +251,7 @@ class JobRunner:
             async with asyncio.timeout(IDLE_SECONDS):
                 await self._wake.wait()
         is_woken = self._wake.is_set()
-        if is_woken and not self._is_closing:
+        if is_woken:
             await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
         return is_woken

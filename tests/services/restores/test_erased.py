@@ -1,14 +1,12 @@
 """Erased accounts do not come back."""
 
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.services.restores.conftest import MakeCopy
 from tests.services.restores.test_people import talk
 from tests.services.restores.world import World, seqs
-from yral_chat.core import clock
 from yral_chat.core.clock import now, to_text
 from yral_chat.core.ids import new_id
 from yral_chat.db.database import UnitOfWork
@@ -19,13 +17,6 @@ from yral_chat.services.restores import Wanted
 from yral_chat.services.restores.erased import AccountErased
 
 Erase = Callable[[str], Awaitable[Erasure]]
-
-
-@pytest.fixture
-def set_back() -> Iterator[Callable[[], None]]:
-    """Sets the clock back by an hour."""
-    yield lambda: clock.use(lambda: time.time_ns() - 3600 * 1_000_000_000)
-    clock.use(time.time_ns)
 
 
 @pytest.fixture
@@ -73,13 +64,13 @@ async def test_what_was_begun_after_the_erasure_does(world: World, take_copy: Ma
 
 
 async def test_what_was_begun_after_the_erasure_does_so_by_a_clock_that_was_set_back(
-    world: World, take_copy: MakeCopy, erase: Erase, set_back: Callable[[], None]
+    world: World, take_copy: MakeCopy, erase: Erase, moved: list[int]
 ) -> None:
     await erase("ann")
     conversation = await world.say("ann", "a new life")
     copy = take_copy()
     await world.delete("ann", conversation)
-    set_back()
+    moved.append(-3600)
     assert (await world.restore(copy, user="ann"))["conversations"] == 1
 
 
@@ -130,7 +121,7 @@ async def test_an_erasure_that_begins_meanwhile_ends_it(world: World, take_copy:
 
 
 async def test_an_erasure_that_is_over_meanwhile_ends_it(
-    world: World, take_copy: MakeCopy, erase: Erase, set_back: Callable[[], None]
+    world: World, take_copy: MakeCopy, erase: Erase, moved: list[int]
 ) -> None:
     """Whatever the clock says."""
     conversation = await world.say("ann", *[str(number) for number in range(150)])
@@ -138,7 +129,7 @@ async def test_an_erasure_that_is_over_meanwhile_ends_it(
     await world.delete("ann", conversation)
     steps = world.restores.put_back(copy, Wanted(conversation))
     assert [await anext(steps) for _ in range(2)] == [{"done": 0}, {"done": 199}]
-    set_back()
+    moved.append(-3600)
     await erase("ann")
     before = world.rows()["messages"]
     with pytest.raises(AccountErased):

@@ -1,12 +1,10 @@
 """Messages of the same time: a clock was set back, or another service went on with a copy."""
 
-from collections.abc import Iterator
-
 import pytest
 
+from tests.services.conftest import StillClock
 from tests.services.restores.conftest import MakeCopy
 from tests.services.restores.world import World, seqs
-from yral_chat.core import clock
 from yral_chat.core.clock import MILLISECOND, SECOND
 from yral_chat.services.turns.records import NewMessage
 
@@ -16,25 +14,6 @@ LATER = [
     later if later in IN_SHORT else pytest.param(later, marks=pytest.mark.long)
     for later in (-1500, -1000, -999, -400, 0, 1, 400, 999, 1000, 1600, 3001)
 ]
-
-
-class StillClock:
-    """Stands still at `micros`, until that is set."""
-
-    def __init__(self) -> None:
-        self.micros = clock.now()
-
-    def __call__(self) -> int:
-        return self.micros * 1000
-
-
-@pytest.fixture
-def still() -> Iterator[StillClock]:
-    before = clock._source
-    made = StillClock()
-    clock.use(made)
-    yield made
-    clock.use(before)
 
 
 @pytest.mark.parametrize("later", LATER)

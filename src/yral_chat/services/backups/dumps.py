@@ -32,6 +32,7 @@ from yral_chat.db.verification import compare, examine
 from yral_chat.services.backups import erasures
 from yral_chat.services.backups.alone import only_one
 from yral_chat.services.backups.dump_records import MARKER, Dump, Marker, dump_name, folder_of, time_of
+from yral_chat.services.backups.half_written import read_settled
 from yral_chat.services.backups.judging import as_difference, as_finding
 from yral_chat.services.backups.lease import SETTLE_SECONDS
 from yral_chat.services.backups.proof import Finding
@@ -294,11 +295,7 @@ class Dumps:
 
     async def _marked_for(self) -> str | None:
         try:
-            return await self._read_marker()
-        except msgspec.DecodeError:
-            await asyncio.sleep(SETTLE_SECONDS)  # some servers show what is half written
-        try:
-            return await self._read_marker()
+            return await read_settled(self._read_marker, msgspec.DecodeError)
         except msgspec.DecodeError as error:
             raise DumpFailed(
                 f"{MARKER} at {self.place} cannot be read. Nothing was written. Delete it: the next dump makes it anew."

@@ -5,7 +5,6 @@ Without SQLAlchemy, as restoring.py.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
@@ -28,12 +27,11 @@ from yral_chat.services.backups.catalogue import (
     place,
     unusable_text,
 )
+from yral_chat.services.backups.half_written import read_settled
 from yral_chat.services.backups.histories import first
 from yral_chat.services.backups.local import load_state
 from yral_chat.services.backups.proof import Finding
 from yral_chat.services.backups.restoring import RestoreFailed
-
-AGAIN_SECONDS: Final = 1.0
 
 
 def has_dumps(settings: Settings) -> bool:
@@ -132,11 +130,7 @@ class Backups:
         Where nothing is, `find` says so.
         """
         try:
-            try:
-                entry = await self._catalogue.read()
-            except CatalogueDamaged:
-                await asyncio.sleep(AGAIN_SECONDS)  # some servers show what is half written
-                entry = await self._catalogue.read()
+            entry = await read_settled(self._catalogue.read, CatalogueDamaged)
         except CatalogueDamaged as error:
             return [Finding("catalogue", f"{error.reason}.")]
         except BackupStoreError as error:

@@ -19,6 +19,7 @@ from yral_chat.services.backups.seen import find_vanished, load_seen, save_seen
 
 MOST_FINDINGS: Final = 50
 AGAIN_SECONDS: Final = 2.0
+# So long the changes may be on their way that a snapshot already has.
 SENT_SECONDS: Final = 10.0
 # So Litestream calls an object of a folder while it writes it, and what is left of that after a kill.
 UNFINISHED: Final = ".ltx.tmp"
@@ -50,7 +51,7 @@ class Verifier:
         if findings:  # a listing while Litestream writes may miss what has just come; what is missing stays so
             await asyncio.sleep(AGAIN_SECONDS)
             with suppress(LitestreamError):  # nobody serves
-                await self._litestream.wait_replicated(SENT_SECONDS)  # a snapshot may be ahead of what it was made of
+                await self._litestream.wait_replicated(SENT_SECONDS)
             files, findings = await self._list(expected)
         findings += await self._strangers(files)
         findings += [finding async for finding in self._read_all(filter(read, files), told)]
